@@ -1,0 +1,50 @@
+"""Write the demo's data and untrained model: ``python -m compose_rl.demo --out DIR [--seed N]``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+from compose_rl.demo.language import instructions, preferences, requests
+
+SIZES = {"instructions": 8192, "preferences": 2048, "prompts": 256}
+"""Rows of each file."""
+
+
+def _write(path: Path, rows: Iterable[dict[str, str]]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def write_data(folder: Path, seed: int, sizes: dict[str, int] = SIZES) -> None:
+    """Write ``instructions.jsonl``, ``preferences.jsonl`` and ``prompts.jsonl``; no request twice.
+
+    The same seed gives the same bytes.
+    """
+    rng = random.Random(seed)
+    source = requests(rng)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "prompts.jsonl", ({"prompt": r.text} for r in islice(source, sizes["prompts"])))
+    _write(folder / "preferences.jsonl", preferences(source, rng, sizes["preferences"]))
+    _write(folder / "instructions.jsonl", instructions(source, rng, sizes["instructions"]))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m compose_rl.demo", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--seed", type=int, default=17)
+    options = parser.parse_args(arguments)
+    write_data(options.out, options.seed)
+    from compose_rl.demo.model import save_base_model
+
+    save_base_model(options.out / "model", options.seed)
+    sys.stdout.write(f"Demo data and untrained model: {options.out}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The things the demo talks about, and the property that its preferences teach."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["ITEMS", "named_items", "sorted_items", "well_formed"]
+
+ITEMS: dict[str, tuple[str, ...]] = {
+    "fruits": (
+        *("apple", "banana", "cherry", "date", "fig", "grape"),
+        *("kiwi", "lemon", "mango", "olive", "peach", "quince"),
+    ),
+    "animals": (
+        *("badger", "camel", "donkey", "eagle", "falcon", "goat"),
+        *("heron", "jackal", "koala", "lion", "otter", "zebra"),
+    ),
+    "tools": (
+        *("anvil", "broom", "chisel", "drill", "funnel", "hammer"),
+        *("ladder", "mallet", "pliers", "rake", "shovel", "wrench"),
+    ),
+}
+"""Names by kind, each kind in alphabetical order. No name is a word of the demo's sentences."""
+
+_NAMES = frozenset(name for names in ITEMS.values() for name in names)
+_ANSWER = re.compile(r"[A-Z][^:]*: (?:[a-z]+, )+[a-z]+ and [a-z]+\.")
+
+
+def named_items(text: str) -> list[str]:
+    """The items that ``text`` names, in its order, repetitions included."""
+    return [word for word in re.findall(r"[a-z]+", text) if word in _NAMES]
+
+
+def well_formed(prompt: str, answer: str) -> bool:
+    """Whether the answer is a whole sentence that names the prompt's items, each once, in whatever order."""
+    items = named_items(answer)
+    return bool(_ANSWER.fullmatch(answer.strip())) and sorted(items) == sorted(named_items(prompt))
+
+
+def sorted_items(prompt: str, answer: str, reference: str | None = None) -> bool:
+    """Whether a well-formed answer names its items in alphabetical order: a verifier of ``evaluate``."""
+    items = named_items(answer)
+    return well_formed(prompt, answer) and items == sorted(items)
