@@ -1,0 +1,55 @@
+# `make help` lists the targets.
+PYTHON ?= python3
+CONTROL := $(or $(COMPOSE_RL_ENV_CONTROL),.venvs/control)
+TRAIN := $(or $(COMPOSE_RL_ENV_TRAIN),.venvs/train)
+DEMO := .demo
+# Tests that need kfp run in the control environment, all others in the training environment.
+CONTROL_TESTS := tests/pipelines tests/components
+PYTEST := -m pytest --timeout=600 --durations=10
+UV = $(or $(shell command -v uv),.venvs/uv/bin/uv)
+LOCK := pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28
+
+.PHONY: help environments environments-test demo test lint types compile lock bench ci clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+environments:  ## create .venvs/control and .venvs/train from their locks
+	@$(PYTHON) tools/environments.py control train
+
+environments-test:  ## the same, with what the tests need
+	@$(PYTHON) tools/environments.py --tests control train
+
+demo: environments  ## the whole chain on a small model, from data to report
+	@test -f $(DEMO)/data/model/config.json || $(TRAIN)/bin/python -m compose_rl.demo --out $(DEMO)/data
+	@$(CONTROL)/bin/python pipelines/dpo.py --run --storage $(DEMO)/store --parameters $(DEMO)/data/parameters.yaml
+
+test: environments-test  ## every test, each in the environment it needs
+	@$(CONTROL)/bin/python $(PYTEST) $(CONTROL_TESTS)
+	@$(TRAIN)/bin/python $(PYTEST) tests $(CONTROL_TESTS:%=--ignore=%)
+
+lint: environments-test  ## ruff
+	@$(TRAIN)/bin/ruff check .
+	@$(TRAIN)/bin/ruff format --check .
+
+types: environments-test  ## pyright
+	@$(TRAIN)/bin/pyright --pythonpath $(TRAIN)/bin/python
+
+compile: environments  ## write pipelines/compiled/*.yaml
+	@for pipeline in dpo reward_model; do $(CONTROL)/bin/python pipelines/$$pipeline.py --compile || exit; done
+
+lock:  ## recompile the locks from requirements.in
+	@test -x "$(UV)" || $(PYTHON) -m pip install --quiet --target .venvs/uv uv
+	@for name in control train rollout; do \
+		$(UV) $(LOCK) -o images/$$name/requirements.txt images/$$name/requirements.in || exit; done
+	@$(UV) $(LOCK) -c images/train/requirements.txt -o tests/requirements.txt tests/requirements.in
+
+bench: environments  ## a DPO step beside TRL's
+	@$(PYTHON) benchmarks/run.py
+
+ci: lint types test  ## what a change has to pass
+
+clean:  ## remove what the demo made
+	@rm -rf $(DEMO)
