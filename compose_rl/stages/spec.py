@@ -52,6 +52,8 @@ class StageSpec:
     outputs: Mapping[str, str]
     """What each output folder holds, by name."""
     environment: Environment = "train"
+    module: str = ""
+    """What is started as ``python -m`` in that environment; by default ``compose_rl.stages.<name>.run``."""
     distributed: bool = False
     """Started once per process of a training job (torchrun), rank 0 writes the manifest."""
     always: bool = False
@@ -62,6 +64,11 @@ class StageSpec:
     """The part of the configuration that can change the result."""
     code: Callable[[Any], Mapping[str, str]] = field(default=lambda config: {})
     """The user source files that the configuration names: SHA-256 by name."""
+
+    @property
+    def entry(self) -> str:
+        """The module that runs the stage."""
+        return self.module or f"compose_rl.stages.{self.name}.run"
 
     def parse(self, document: Mapping[str, Any], inputs: Mapping[str, Manifest]) -> Any:
         """The typed configuration, with it and the inputs checked.

@@ -94,9 +94,13 @@ class Manifest(Config):
         try:
             document = json.loads(text)
         except ValueError as error:
-            raise UserError(f"{where}: not a whole manifest ({error}); delete it and run the stage again") from None
+            raise UserError(
+                f"{where}: not a whole manifest ({error}); delete it and run the stage again"
+            ) from None
         if not isinstance(document, dict):
-            raise UserError(f"{where}: not a manifest but {type(document).__name__}; give a stage's manifest.json")
+            raise UserError(
+                f"{where}: not a manifest but {type(document).__name__}; give a stage's manifest.json"
+            )
         return parse(cls, document, where)
 
     def output(self, name: str) -> Output:

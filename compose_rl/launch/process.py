@@ -1,0 +1,82 @@
+"""Backend ``process``: a job as processes of this machine, several of them through torchrun."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+from compose_rl.launch.backend import JobRequest
+from compose_rl.launch.environments import interpreter
+from compose_rl.stages.lifeline import PARENT_VARIABLE, die_with_parent_hook
+
+__all__ = ["ProcessBackend", "command"]
+
+_GRACE_SECONDS = 30
+"""What a job gets between the signal passed on and SIGKILL."""
+
+
+def command(request: JobRequest) -> list[str]:
+    """The command line of a job on this machine."""
+    start = [interpreter(request.environment), "-m"]
+    if request.procs > 1:
+        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={request.procs}", "-m"]
+    return [*start, request.module, "--job", request.job_uri]
+
+
+class ProcessBackend:
+    """Runs jobs in their environment here. A job ends with its launcher, whatever ends that."""
+
+    def run(self, request: JobRequest) -> int:
+        process = subprocess.Popen(
+            command(request),
+            env={**os.environ, PARENT_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # so that a signal reaches all processes of the job, once
+            preexec_fn=die_with_parent_hook,
+        )
+        try:
+            with _passing_on(process):
+                return process.wait()
+        finally:
+            _end(process)
+
+
+@contextlib.contextmanager
+def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Send SIGTERM and SIGINT that this process gets to the whole job instead."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python sets signal handlers in the main thread alone; _end covers the others
+        return
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        _signal(process, number)
+        # The job may ignore it: the clock runs from the first signal.
+        threading.Timer(_GRACE_SECONDS, _signal, (process, signal.SIGKILL)).start()
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Leave nothing of the job behind."""
+    if process.poll() is None:
+        _signal(process, signal.SIGTERM)
+        try:
+            process.wait(_GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+    _signal(process, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,257 @@
+"""The running side of a stage: what it reads, where it writes, and how its result becomes visible at once or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from compose_rl.config.schema import Config, parse
+from compose_rl.errors import EXIT_BUG, TransientError, UserError
+from compose_rl.progress import Progress
+from compose_rl.stages.lifeline import PARENT_VARIABLE, die_with_parent
+from compose_rl.stages.provenance import commit, image, versions
+from compose_rl.stages.spec import StageSpec
+from compose_rl.store import NotFound, Store, join, open_store, split
+from compose_rl.store.checksums import cache_root, describe, locked, verify
+from compose_rl.store.folder import FolderStore, storage_errors
+from compose_rl.store.manifest import MANIFEST_NAME, Input, Manifest, Output
+
+__all__ = ["FAILURE_NAME", "JOB_NAME", "Job", "JobFile", "Result", "execute", "main", "published"]
+
+JOB_NAME = "job.json"
+FAILURE_NAME = "failure.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``run`` returns."""
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Scalars, finite."""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """Small facts for later stages; the table in docs/architecture.md says which."""
+
+
+class JobFile(Config):
+    """``<attempt>/job.json``: all that an attempt needs to know."""
+
+    stage: str
+    key: str
+    attempt: str
+    storage: str
+    config: dict[str, Any]
+    inputs: dict[str, Manifest]
+    procs: int = 1
+
+    @property
+    def folder(self) -> str:
+        """``<stage>/<key>/<attempt>``, below the storage."""
+        return f"{self.stage}/{self.key}/{self.attempt}"
+
+
+class Job:
+    """One attempt at a stage, as its ``run`` sees it."""
+
+    def __init__(self, spec: StageSpec, document: JobFile) -> None:
+        self.spec = spec
+        self.key = document.key
+        self.attempt = document.attempt
+        self.procs = document.procs
+        self.inputs: dict[str, Manifest] = document.inputs
+        self.document = document
+        self.config: Any = spec.parse(document.config, document.inputs)
+        self.store: Store = open_store(document.storage)
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.progress = Progress(spec.name, quiet=self.rank != 0)
+        self.outputs: dict[str, Path] = {}
+        self._verified: dict[tuple[str, str], Path] = {}
+
+    def input(self, name: str, output: str) -> Path:
+        """The local folder of the input's output, checked against its recorded sizes and SHA-256.
+
+        In place where the input lies in a folder; downloaded once into the cache where it lies in S3.
+
+        Raises:
+            UserError: a file is missing, cut short or changed.
+        """
+        if (name, output) not in self._verified:
+            manifest = self.inputs[name]
+            self._verified[name, output] = fetched(manifest, output)
+        return self._verified[name, output]
+
+    def model_path(self, name: str) -> Path:
+        """The Hugging Face folder of an input that is a pinned model (resolve) or an exported one (export)."""
+        manifest = self.inputs[name]
+        if manifest.stage == "resolve":
+            from compose_rl.stages.sources import local_source
+
+            return local_source(manifest, cache_root())
+        return self.input(name, "model")
+
+    def output(self, name: str) -> Path:
+        """The folder to fill for the output ``name``; recorded (and uploaded) when ``run`` returns."""
+        if name not in self.spec.outputs:
+            raise KeyError(f"stage '{self.spec.name}' declares no output '{name}'")
+        self.outputs[name] = self._folder(name)
+        return self.outputs[name]
+
+    @property
+    def scratch(self) -> Path:
+        """A work folder of this attempt, removed at its end."""
+        return self._folder("scratch")
+
+    @property
+    def checkpoints(self) -> str:
+        """Where this attempt saves its training state: a folder or an s3:// prefix; removed once the stage is done."""
+        return join(self.store.uri, self.document.folder, "checkpoints")
+
+    def earlier_checkpoints(self) -> list[str]:
+        """The same place of earlier, unfinished attempts at this key that saved something, newest first."""
+        parent = f"{self.spec.name}/{self.key}"
+        attempts = [name for name in self.store.folders(parent) if name < self.attempt]
+        found = [f"{parent}/{name}/checkpoints" for name in sorted(attempts, reverse=True)]
+        return [join(self.store.uri, path) for path in found if self.store.list(path)]
+
+    @property
+    def work(self) -> Path:
+        """The local folder of this attempt: in the store where that is a folder, else in the cache.
+
+        The same for all processes of the job on this machine.
+        """
+        if isinstance(self.store, FolderStore):
+            return self.store.root / self.document.folder
+        return cache_root() / "work" / self.document.folder
+
+    def _folder(self, name: str) -> Path:
+        path = self.work / name
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def clean(self, *, everything: bool = False) -> None:
+        """Remove what is no part of the result; with ``everything``, the result too."""
+        shutil.rmtree(self.work / "scratch", ignore_errors=True)
+        if everything:
+            self.store.delete(self.document.folder)
+        else:
+            self.store.delete(f"{self.document.folder}/checkpoints")
+        if not isinstance(self.store, FolderStore):
+            shutil.rmtree(self.work, ignore_errors=True)
+
+
+def fetched(manifest: Manifest, output: str) -> Path:
+    """The verified local folder of a manifest's output."""
+    found = manifest.output(output)
+    remedy = f"remove {manifest.uri} and run stage '{manifest.stage}' again"
+    if "://" not in found.uri:
+        verify(Path(found.uri), found.files, remedy)
+        return Path(found.uri)
+    folder = cache_root() / "inputs" / manifest.stage / manifest.key / manifest.attempt / output
+    with locked(folder.with_name(f"{output}.lock")):
+        try:
+            verify(folder, found.files, remedy)
+        except UserError:
+            shutil.rmtree(folder, ignore_errors=True)
+            store, name = split(found.uri)
+            store.download(name, folder)
+            verify(folder, found.files, remedy)
+    return folder
+
+
+def execute(job: Job, run: Callable[[Job], Result]) -> Manifest | None:
+    """Run the stage and publish its manifest; None on ranks other than 0.
+
+    Whoever writes the manifest of a key first wins; a later attempt removes its own files and takes that one.
+    """
+    started = time.monotonic()
+    result = run(job)
+    if job.rank != 0:
+        return None
+    missing = sorted(set(job.spec.outputs) - set(job.outputs))
+    assert not missing, f"stage '{job.spec.name}' returned without its outputs {missing}"
+    outputs = {name: _stored(job, name, folder) for name, folder in job.outputs.items()}
+    place = f"{job.spec.name}/{job.key}/{MANIFEST_NAME}"
+    manifest = Manifest(
+        stage=job.spec.name,
+        version=job.spec.version,
+        key=job.key,
+        uri=join(job.store.uri, place),
+        attempt=job.attempt,
+        config=job.config.model_dump(mode="json"),
+        inputs={name: Input(stage=m.stage, key=m.key, uri=m.uri) for name, m in job.inputs.items()},
+        code=dict(job.spec.code(job.config)),
+        outputs=outputs,
+        metrics=dict(result.metrics),
+        info=dict(result.info),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started, 3),
+        versions=versions(),
+        commit=commit(),
+        image=image(),
+    )
+    first = job.store.create(place, manifest.to_json().encode())
+    job.clean(everything=not first)
+    if first:
+        return manifest
+    job.progress.say("another attempt finished first; taking its result")
+    return published(job.store, job.spec.name, job.key)
+
+
+def published(store: Store, stage: str, key: str) -> Manifest | None:
+    """The manifest of a key, or None while there is none."""
+    place = f"{stage}/{key}/{MANIFEST_NAME}"
+    try:
+        data = store.read(place)
+    except NotFound:
+        return None
+    return Manifest.from_json(data, join(store.uri, place))
+
+
+def _stored(job: Job, name: str, folder: Path) -> Output:
+    files = describe(folder)
+    path = f"{job.document.folder}/{name}"
+    if not isinstance(job.store, FolderStore):
+        job.store.upload(folder, path)
+    return Output(uri=join(job.store.uri, path), files=files)
+
+
+def main(spec: StageSpec, run: Callable[[Job], Result]) -> None:
+    """The end of every ``compose_rl/stages/<x>/run.py``: run the job that ``--job`` names, exit with its code."""
+    die_with_parent()
+    parser = argparse.ArgumentParser(prog=f"python -m {spec.entry}", description=spec.doc)
+    parser.add_argument("--job", required=True, help="path or s3:// URI of the attempt's job.json")
+    sys.exit(_run(spec, run, parser.parse_args().job))
+
+
+def _run(spec: StageSpec, run: Callable[[Job], Result], uri: str) -> int:
+    store, name = split(uri)
+    try:
+        document = parse(JobFile, json.loads(store.read(name)), uri)
+        execute(Job(spec, document), run)
+    except Exception as error:
+        code = getattr(error, "exit_code", EXIT_BUG)
+        if not isinstance(error, UserError | TransientError):
+            traceback.print_exc()
+        # A launcher such as torchrun keeps only "failed"; this tells the one that started it why.
+        failure = {
+            "exit_code": code,
+            "message": str(error) or type(error).__name__,
+            "kind": type(error).__name__,
+        }
+        with contextlib.suppress(UserError, TransientError):
+            store.create(FAILURE_NAME, json.dumps(failure).encode())
+        if isinstance(error, UserError | TransientError) and PARENT_VARIABLE not in os.environ:
+            print(f"error: {error}", file=sys.stderr)
+        return code
+    return 0

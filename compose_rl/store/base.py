@@ -1,0 +1,103 @@
+"""The interface of a store and the choice of one by URI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from compose_rl.errors import UserError
+
+__all__ = ["Entry", "NotFound", "Store", "join", "open_store", "split"]
+
+
+class NotFound(UserError):  # noqa: N818 (an outcome that callers act on, like FileNotFoundError's reason)
+    """Nothing lies at the path that was asked for."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file in a store."""
+
+    path: str
+    """Relative to the store's root, with forward slashes."""
+    size: int
+    """Bytes."""
+    tag: str
+    """Changes when the content does: size and mtime of a local file, ETag of an S3 object."""
+
+
+class Store(Protocol):
+    """Files below a root. Paths are relative to it, with forward slashes.
+
+    Every method raises :class:`UserError` (no permission, no space, no bucket) or
+    :class:`compose_rl.errors.TransientError` (the network, after retries).
+    """
+
+    uri: str
+    """The root: an absolute path or ``s3://bucket/prefix``, without a slash at the end."""
+
+    def read(self, path: str) -> bytes:
+        """The content; raises :class:`NotFound`."""
+        ...
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write or replace; a reader sees the old content or the new, never a part."""
+        ...
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write unless something is there already (False); of several writers exactly one gets True."""
+        ...
+
+    def list(self, prefix: str = "") -> list[Entry]:
+        """All files in the folder ``prefix`` and below (or the file of that name), sorted by path."""
+        ...
+
+    def folders(self, prefix: str = "") -> list[str]:
+        """Names of the folders directly in the folder ``prefix``, sorted."""
+        ...
+
+    def upload(self, source: Path, path: str) -> None:
+        """Copy a local file, or a folder with all below it, to ``path``."""
+        ...
+
+    def download(self, path: str, target: Path) -> None:
+        """Copy the file or folder at ``path`` to the local ``target``; raises :class:`NotFound`."""
+        ...
+
+    def delete(self, path: str) -> None:
+        """Remove the file or folder; nothing there is no error."""
+        ...
+
+
+def open_store(uri: str) -> Store:
+    """The store whose root is ``uri``: a local path or ``s3://bucket/prefix``.
+
+    Raises:
+        UserError: the scheme is neither.
+    """
+    scheme, found, rest = uri.partition("://")
+    if not found or scheme == "file":
+        from compose_rl.store.folder import FolderStore
+
+        return FolderStore(Path(rest if found else uri))
+    if scheme == "s3":
+        from compose_rl.store.s3 import S3Store
+
+        return S3Store(uri)
+    raise UserError(
+        f"storage '{uri}': scheme '{scheme}' is not supported; use a folder or s3://bucket/prefix"
+    )
+
+
+def join(uri: str, *parts: str) -> str:
+    """``uri/part/part``."""
+    return "/".join([uri.rstrip("/"), *(part.strip("/") for part in parts)])
+
+
+def split(uri: str) -> tuple[Store, str]:
+    """The store that holds the file at ``uri``, and the file's path in it."""
+    folder, _, name = uri.rstrip("/").rpartition("/")
+    if not folder and not uri.startswith("/"):
+        folder = "."
+    return open_store(folder or "/"), name

@@ -1,0 +1,189 @@
+"""A store in an S3 bucket, or in anything that speaks S3 (``AWS_ENDPOINT_URL`` or ``S3_ENDPOINT_URL``)."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from compose_rl.errors import TransientError, UserError
+from compose_rl.store.base import Entry, NotFound
+from compose_rl.store.folder import storage_errors
+
+__all__ = ["S3Store"]
+
+_ATTEMPTS = 5
+_CONCURRENT_FILES = 4
+_MISSING = {"404", "NoSuchKey", "NotFound"}
+_USER = {
+    "NoSuchBucket": "the bucket does not exist; create it or choose another",
+    "AccessDenied": "access denied; check the credentials' policy",
+    "403": "access denied; check the credentials' policy",
+    "InvalidAccessKeyId": "the access key is unknown; check AWS_ACCESS_KEY_ID",
+    "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY",
+    "ExpiredToken": "the credentials have expired; renew them",
+    "InvalidBucketName": "the bucket's name is not valid; check the URI",
+}
+T = TypeVar("T")
+
+
+class S3Store:
+    """See :class:`compose_rl.store.base.Store`. Credentials come from boto3's usual chain only."""
+
+    def __init__(self, uri: str) -> None:
+        self.bucket, _, prefix = uri.removeprefix("s3://").strip("/").partition("/")
+        if not self.bucket:
+            raise UserError(f"storage '{uri}': the bucket is missing; write s3://bucket/prefix")
+        self._prefix = f"{prefix}/" if prefix else ""
+        self.uri = f"s3://{self.bucket}/{prefix}".rstrip("/")
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        import boto3
+        from botocore.config import Config
+
+        endpoint = os.environ.get("S3_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL")
+        settings = Config(
+            retries={"mode": "standard", "max_attempts": _ATTEMPTS},
+            connect_timeout=10,
+            max_pool_connections=4 * _CONCURRENT_FILES,
+        )
+        with self._errors(""):
+            return boto3.session.Session().client("s3", endpoint_url=endpoint, config=settings)  # pyright: ignore[reportUnknownMemberType]
+
+    def read(self, path: str) -> bytes:
+        with self._errors(path):
+            return self._client.get_object(Bucket=self.bucket, Key=self._key(path))["Body"].read()
+
+    def write(self, path: str, data: bytes) -> None:
+        with self._errors(path):
+            self._client.put_object(Bucket=self.bucket, Key=self._key(path), Body=data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        from botocore.exceptions import ClientError
+
+        for _ in range(_ATTEMPTS):
+            try:
+                with self._errors(
+                    path, passed={"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+                ):
+                    self._client.put_object(
+                        Bucket=self.bucket, Key=self._key(path), Body=data, IfNoneMatch="*"
+                    )
+                return True
+            except ClientError as error:
+                if _code(error) in {"PreconditionFailed", "412"}:
+                    # The client retries by itself: the one that is there may be our own, its answer lost.
+                    return self.read(path) == data
+        raise TransientError(f"{self.uri}/{path}: other writers kept interfering; try again")
+
+    def list(self, prefix: str = "") -> list[Entry]:
+        key = self._key(prefix)
+        entries: list[Entry] = []
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=key)
+            for item in (item for page in pages for item in page.get("Contents", [])):
+                name: str = item["Key"]
+                inside = not prefix or name == key or name.startswith(key.rstrip("/") + "/")
+                if inside and not name.endswith("/"):
+                    tag = str(item["ETag"]).strip('"')
+                    entries.append(Entry(name.removeprefix(self._prefix), int(item["Size"]), tag))
+        return sorted(entries, key=lambda entry: entry.path)
+
+    def folders(self, prefix: str = "") -> list[str]:
+        start = self._key(prefix).rstrip("/")
+        start = f"{start}/" if start else ""
+        with self._errors(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=start, Delimiter="/"
+            )
+            found = [str(item["Prefix"]) for page in pages for item in page.get("CommonPrefixes", [])]
+        return sorted(name.removeprefix(start).rstrip("/") for name in found)
+
+    def upload(self, source: Path, path: str) -> None:
+        if source.is_file():
+            files = {path: source}
+        else:
+            found = (file for file in source.rglob("*") if file.is_file())
+            files = {f"{path}/{file.relative_to(source).as_posix()}": file for file in found}
+
+        def send(item: tuple[str, Path]) -> None:
+            with self._errors(item[0]), storage_errors(item[1]):
+                self._client.upload_file(str(item[1]), self.bucket, self._key(item[0]))
+
+        _each(send, sorted(files.items()))
+
+    def download(self, path: str, target: Path) -> None:
+        entries = self.list(path)
+        if not entries:
+            raise NotFound(f"{self.uri}/{path}: not found; check the URI")
+
+        def fetch(entry: Entry) -> None:
+            below = entry.path[len(path) :].lstrip("/")
+            file = target / below if below else target
+            with self._errors(entry.path), storage_errors(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+                self._client.download_file(self.bucket, self._key(entry.path), str(file))
+
+        _each(fetch, entries)
+
+    def delete(self, path: str) -> None:
+        keys = [{"Key": self._key(entry.path)} for entry in self.list(path)]
+        for start in range(0, len(keys), 1000):
+            with self._errors(path):
+                self._client.delete_objects(
+                    Bucket=self.bucket, Delete={"Objects": keys[start : start + 1000]}
+                )
+
+    def _key(self, path: str) -> str:
+        return self._prefix + path.strip("/")
+
+    @contextlib.contextmanager
+    def _errors(self, path: str, passed: set[str] | None = None) -> Iterator[None]:
+        """Turn what S3 or the network says into one line with a remedy; codes in ``passed`` go through."""
+        from boto3.exceptions import S3UploadFailedError
+        from botocore import exceptions
+
+        where = f"{self.uri}/{path}".rstrip("/")
+        try:
+            yield
+        except exceptions.ClientError as error:
+            code = _code(error)
+            if passed and code in passed:
+                raise
+            raise _translated(where, code, error) from error
+        except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
+            raise UserError(
+                f"{where}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            ) from error
+        except (exceptions.ParamValidationError, exceptions.NoRegionError, ValueError) as error:
+            raise UserError(f"{where}: {' '.join(str(error).split())}") from error
+        except S3UploadFailedError as error:
+            cause = error.__context__
+            code = _code(cause) if isinstance(cause, exceptions.ClientError) else ""
+            raise _translated(where, code, error) from error
+        except exceptions.BotoCoreError as error:
+            raise TransientError(f"{where}: {' '.join(str(error).split())}") from error
+
+
+def _code(error: Any) -> str:
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _translated(where: str, code: str, error: Exception) -> Exception:
+    if code in _MISSING:
+        return NotFound(f"{where}: not found; check the URI")
+    if code in _USER:
+        return UserError(f"{where}: {_USER[code]}")
+    return TransientError(f"{where}: {' '.join(str(error).split())}")
+
+
+def _each(function: Callable[[T], None], items: list[T]) -> None:
+    """Call ``function`` for every item, some at a time; the first error ends it."""
+    with ThreadPoolExecutor(_CONCURRENT_FILES) as pool:
+        for _ in pool.map(function, items):
+            pass

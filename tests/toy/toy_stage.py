@@ -1,0 +1,60 @@
+"""A stage of the standard library alone, run by tests through the real mechanism."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from compose_rl.config.schema import Config, neutral
+from compose_rl.errors import UserError
+from compose_rl.stages.job import Job, Result, main
+from compose_rl.stages.spec import Slot, StageSpec
+
+
+class ToyConfig(Config):
+    text: str = "hello"
+    number: float = 1.0
+    pause: float = neutral(0.0, "seconds to wait before the result")
+    fail: str = neutral("", "how to fail: user, bug, kill")
+    runs: str = neutral("", "a file that gets a line each time the stage really runs")
+
+
+SPEC = StageSpec(
+    name="toy",
+    version=1,
+    doc="writes its text",
+    config=ToyConfig,
+    inputs={"earlier": Slot(stages=("toy",), doc="another toy", optional=True)},
+    outputs={"text": "text.txt"},
+    module="toy_stage",
+    distributed=True,
+)
+
+
+def run(job: Job) -> Result:
+    config: ToyConfig = job.config
+    if config.runs:
+        with Path(config.runs).open("a") as file:
+            file.write(f"{job.attempt} {job.rank}\n")
+    if config.fail == "user":
+        raise UserError(f"toy: fail={config.fail}: asked for; leave it out")
+    if config.fail == "bug":
+        raise ZeroDivisionError("asked for")
+    if config.fail == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    earlier = (job.input("earlier", "text") / "text.txt").read_text() if "earlier" in job.inputs else ""
+    (job.scratch / "draft.txt").write_text("draft")
+    if job.rank == 0:
+        (job.output("text") / "text.txt").write_text(earlier + config.text)
+    with job.progress.phase("wait", total=config.pause, unit="s") as phase:
+        end = time.monotonic() + config.pause
+        while time.monotonic() < end:
+            time.sleep(0.01)
+            phase.advance(0.01)
+    return Result(metrics={"length": len(config.text)}, info={"earlier": job.earlier_checkpoints()})
+
+
+if __name__ == "__main__":
+    main(SPEC, run)
