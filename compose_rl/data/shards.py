@@ -1,0 +1,108 @@
+"""Reading MDS shards: ours and Compose RL's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from streaming import Stream, StreamingDataset
+
+from compose_rl.config.data import LoaderDataset
+from compose_rl.errors import UserError
+
+__all__ = ["Sample", "ShardDataset", "check_shards", "integers"]
+
+Sample = dict[str, Any]
+Tokens = NDArray[np.int64]
+
+
+def integers(value: Any) -> Tokens:
+    """A token column as int64 [n]: the bytes of int64 values, or an array."""
+    return np.frombuffer(value, np.int64) if isinstance(value, bytes) else np.asarray(value, np.int64)
+
+
+def check_shards(folder: Path) -> None:
+    """Compare the shards in ``folder`` with their index.
+
+    Raises:
+        UserError: there is no index, it holds no samples, or a shard is shorter than it says.
+    """
+    index = folder / "index.json"
+    if not index.is_file():
+        raise UserError(f"{folder}: no index.json, so no shards; give a folder that the tokenize stage wrote")
+    try:
+        shards = json.loads(index.read_text())["shards"]
+    except (ValueError, KeyError):
+        raise UserError(f"{index}: not a whole index; copy or tokenize the data again") from None
+    if not sum(shard["samples"] for shard in shards):
+        raise UserError(f"{folder}: holds no samples; tokenize data with rows for this split")
+    for shard in shards:
+        for kind in ("raw_data", "zip_data"):
+            info = shard[kind]
+            path = folder / info["basename"] if info else None
+            if path and path.is_file() and path.stat().st_size != info["bytes"]:
+                raise UserError(
+                    f"{path}: truncated shard, {path.stat().st_size} of {info['bytes']} bytes;"
+                    " copy or tokenize the data again"
+                )
+
+
+class ShardDataset(StreamingDataset):
+    """Samples of MDS shards, decoded to arrays, in StreamingDataset's deterministic and resumable order.
+
+    Args:
+        decode: makes a sample of a row's columns; told the sample's index by ``index`` in the result.
+        pair: combines a sample with the next one of the dataset, (i + 1) mod N, for instance for KTO.
+    """
+
+    def __init__(
+        self,
+        config: LoaderDataset,
+        decode: Callable[[Sample], Sample],
+        batch_size: int | None = None,
+        pair: Callable[[Sample, Sample], Sample] | None = None,
+    ) -> None:
+        if config.local and not config.remote and not config.streams:
+            check_shards(Path(config.local) / (config.split or ""))
+        place: dict[str, Any] = config.streaming()
+        if config.streams:
+            place |= {"streams": [Stream(**stream) for stream in config.streams.values()]}
+            place |= {"local": None, "remote": None}
+        super().__init__(**place, batch_size=batch_size)
+        self.max_seq_len = config.max_seq_len
+        self._decode = decode
+        self._pair = pair
+
+    def get_item(self, sample_id: int, retry: int = 7) -> Sample:
+        """Sample number ``sample_id`` of the dataset.
+
+        Raises:
+            UserError: the shard is damaged or the sample longer than ``max_seq_len``.
+        """
+        sample = self._read(sample_id, retry)
+        if self._pair is not None:
+            sample = self._pair(sample, self._read((sample_id + 1) % self.num_samples, retry))
+        return sample
+
+    def _read(self, sample_id: int, retry: int) -> Sample:
+        try:
+            raw = super().get_item(sample_id, retry)
+        except (ValueError, IndexError) as error:
+            shard = self.shards[self.spanner[sample_id][0]]
+            name = shard.raw_data.basename
+            raise UserError(
+                f"{name}: truncated or damaged shard, sample {sample_id} cannot be read ({error});"
+                " copy or tokenize the data again"
+            ) from None
+        sample = self._decode(raw)
+        if sample["length"] > self.max_seq_len:
+            raise UserError(
+                f"sample {sample_id} has {sample['length']} tokens, over max_seq_len {self.max_seq_len};"
+                " raise max_seq_len or tokenize with a smaller max_length"
+            )
+        sample["index"] = sample_id
+        return sample
