@@ -13,6 +13,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "stage": "run one stage, or answer from its stored result",
+    "component": "run one stage as a step of a Kubeflow pipeline",
 }
 
 

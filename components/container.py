@@ -1,0 +1,40 @@
+"""What the components share: an image per environment, and one command for every stage."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from kfp import dsl
+
+from compose_rl.stages.spec import StageSpec
+
+__all__ = ["DEFAULT_REGISTRY", "DEFAULT_TAG", "image", "stage_container"]
+
+DEFAULT_REGISTRY = "compose-rl"
+DEFAULT_TAG = version("compose-rl")
+
+
+def image(environment: str, registry: str = DEFAULT_REGISTRY, tag: str = DEFAULT_TAG) -> str:
+    """The image of an environment."""
+    return f"{registry}/{environment}:{tag}"
+
+
+def stage_container(
+    spec: StageSpec, settings: dict[str, str] | None = None, needs: str | None = None
+) -> dsl.ContainerSpec:
+    """The container of a stage's component.
+
+    ``{{$}}``, KFP's executor input, is the only placeholder: it alone means the same on every backend.
+
+    Args:
+        settings: the configuration key that each plain parameter of the component sets.
+        needs: the step is absent if this parameter is empty.
+    """
+    arguments = ["--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER]
+    for parameter, key in (settings or {}).items():
+        arguments += ["--setting", f"{parameter}={key}"]
+    if needs is not None:
+        arguments += ["--needs", needs]
+    return dsl.ContainerSpec(
+        image=image(spec.environment), command=["compose-rl", "component", spec.name], args=arguments
+    )

@@ -1,0 +1,38 @@
+"""KFP component of the stage ``evaluate``."""
+
+from kfp import dsl
+
+from components.container import stage_container
+from compose_rl.stages.evaluate.spec import SPEC
+
+
+@dsl.container_component
+def evaluate(
+    storage: str,
+    config: str,
+    step: str,
+    policy: dsl.Input[dsl.Artifact],
+    baseline: dsl.Input[dsl.Artifact],
+    preferences: dsl.Input[dsl.Artifact],
+    manifest: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+    report: dsl.Output[dsl.HTML],
+    prompts: dsl.Input[dsl.Artifact] = None,
+    reward_model: dsl.Input[dsl.Artifact] = None,
+):
+    """Compare a policy with its starting point.
+
+    Args:
+        storage: folder or s3:// prefix for results, the same for every step of a run.
+        config: YAML document with a section per step.
+        step: name of this step, whose section of ``config`` counts.
+        policy: the model to judge.
+        baseline: the model to compare it with.
+        preferences: tokenized pairs, of which the held-out ones are used.
+        manifest: report and samples.
+        metrics: accuracy, win rate, KL, lengths.
+        report: a self-contained page.
+        prompts: tokenized prompts to answer; those of the pairs if not given.
+        reward_model: judges both.
+    """
+    return stage_container(SPEC)

@@ -1,0 +1,32 @@
+"""KFP component of the stage ``reward_model``."""
+
+from kfp import dsl
+
+from components.container import stage_container
+from compose_rl.stages.reward_model.spec import SPEC
+
+
+@dsl.container_component
+def reward_model(
+    storage: str,
+    config: str,
+    step: str,
+    procs: int,
+    model: dsl.Input[dsl.Artifact],
+    data: dsl.Input[dsl.Artifact],
+    manifest: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Train a reward model on preferences.
+
+    Args:
+        storage: folder or s3:// prefix for results, the same for every step of a run.
+        config: YAML document with a section per step.
+        step: name of this step, whose section of ``config`` counts.
+        procs: processes of the training job.
+        model: the model to start from.
+        data: tokenized preferences.
+        manifest: the checkpoint.
+        metrics: losses and held-out accuracy.
+    """
+    return stage_container(SPEC)

@@ -1,0 +1,32 @@
+"""KFP component of the stage ``sft``."""
+
+from kfp import dsl
+
+from components.container import stage_container
+from compose_rl.stages.sft.spec import SPEC
+
+
+@dsl.container_component
+def sft(
+    storage: str,
+    config: str,
+    step: str,
+    procs: int,
+    model: dsl.Input[dsl.Artifact],
+    data: dsl.Input[dsl.Artifact],
+    manifest: dsl.Output[dsl.Artifact],
+    metrics: dsl.Output[dsl.Metrics],
+):
+    """Fine-tune a model on instructions.
+
+    Args:
+        storage: folder or s3:// prefix for results, the same for every step of a run.
+        config: YAML document with a section per step.
+        step: name of this step, whose section of ``config`` counts.
+        procs: processes of the training job.
+        model: the model to start from.
+        data: tokenized instructions.
+        manifest: the checkpoint.
+        metrics: losses.
+    """
+    return stage_container(SPEC)

@@ -1,0 +1,95 @@
+"""The offline chain: from raw preferences to an aligned, exported, evaluated model."""
+
+from kfp import dsl
+
+from components.evaluate.component import evaluate
+from components.export.component import export
+from components.offline_rl.component import offline_rl
+from components.reference_logprobs.component import reference_logprobs
+from components.resolve.component import resolve
+from components.reward_model.component import reward_model
+from components.sft.component import sft
+from components.tokenize.component import tokenize
+from pipelines.command_line import main
+from pipelines.wiring import Wiring
+
+
+@dsl.pipeline(name="dpo")
+def dpo(
+    base_model: str,
+    preferences: str,
+    storage: str,
+    instructions: str = "",
+    prompts: str = "",
+    loss_type: str = "dpo",
+    beta: float = 0.0,
+    max_length: int = 0,
+    procs: int = 1,
+    config: str = "",
+):
+    """Offline preference optimisation. Sources are hub ids, files, folders or s3:// URIs.
+
+    Args:
+        base_model: the model to start from.
+        preferences: pairs of a chosen and a rejected answer.
+        storage: folder or s3:// prefix for results.
+        instructions: data for supervised fine-tuning; empty: start from the base model itself.
+        prompts: what to answer in the evaluation; empty: the prompts of held-out pairs.
+        loss_type: dpo, ipo, kto, rpo, rcdpo, rebel, ...
+        beta: pull towards the reference; 0: the recipe's.
+        max_length: tokens of a sample; 0: the default of the tokenize stage.
+        procs: processes of a training job.
+        config: YAML document with a section per step, over the stage's recipe and the parameters above.
+    """
+    step = Wiring(storage=storage, config=config)
+
+    # What the outside world holds, pinned.
+    base = step("resolve_model", resolve, kind="model", uri=base_model)
+    raw_preferences = step("resolve_preferences", resolve, kind="dataset", uri=preferences)
+    raw_instructions = step("resolve_instructions", resolve, kind="dataset", uri=instructions)
+    raw_prompts = step("resolve_prompts", resolve, kind="dataset", uri=prompts)
+
+    def tokenized(name: str, source: dsl.Artifact, dataset_type: str) -> dsl.Artifact:
+        return step(
+            name, tokenize, dataset_type=dataset_type, max_length=max_length, source=source, tokenizer=base
+        )
+
+    pairs = tokenized("tokenize_preferences", raw_preferences, "preference")
+    demonstrations = tokenized("tokenize_instructions", raw_instructions, "instruction")
+    questions = tokenized("tokenize_prompts", raw_prompts, "single_prompt")
+
+    # Where the policy starts: the fine-tuned model, or the base model where there are no instructions.
+    tuned = step("sft", sft, procs=procs, model=base, data=demonstrations)
+    start = step("export_sft", export, checkpoint=tuned, otherwise=base)
+
+    # The judge.
+    scorer = step("reward_model", reward_model, procs=procs, model=start, data=pairs)
+    judge = step("export_reward_model", export, checkpoint=scorer)
+
+    # The policy.
+    reference = step("reference_logprobs", reference_logprobs, model=start, data=pairs)
+    aligned = step(
+        "offline_rl",
+        offline_rl,
+        procs=procs,
+        loss_type=loss_type,
+        beta=beta,
+        model=start,
+        data=pairs,
+        reference=reference,
+    )
+    policy = step("export_policy", export, checkpoint=aligned)
+
+    step(
+        "evaluate",
+        evaluate,
+        policy=policy,
+        baseline=start,
+        preferences=pairs,
+        prompts=questions,
+        reward_model=judge,
+    )
+
+
+if __name__ == "__main__":
+    main(dpo)

@@ -1,0 +1,51 @@
+"""A reward model from raw preferences."""
+
+from kfp import dsl
+
+from components.export.component import export
+from components.resolve.component import resolve
+from components.reward_model.component import reward_model
+from components.tokenize.component import tokenize
+from pipelines.command_line import main
+from pipelines.wiring import Wiring
+
+
+@dsl.pipeline(name="reward-model")
+def reward_model_pipeline(
+    base_model: str,
+    preferences: str,
+    storage: str,
+    dataset_type: str = "preference",
+    max_length: int = 0,
+    procs: int = 1,
+    config: str = "",
+):
+    """Train and export a reward model. Sources are hub ids, files, folders or s3:// URIs.
+
+    Args:
+        base_model: the model to start from.
+        preferences: pairs of a chosen and a rejected answer, or labelled texts.
+        storage: folder or s3:// prefix for results.
+        dataset_type: preference or classifier.
+        max_length: tokens of a sample; 0: the default of the tokenize stage.
+        procs: processes of the training job.
+        config: YAML document with a section per step, over the stage's recipe and the parameters above.
+    """
+    step = Wiring(storage=storage, config=config)
+
+    base = step("resolve_model", resolve, kind="model", uri=base_model)
+    raw = step("resolve_preferences", resolve, kind="dataset", uri=preferences)
+    data = step(
+        "tokenize_preferences",
+        tokenize,
+        dataset_type=dataset_type,
+        max_length=max_length,
+        source=raw,
+        tokenizer=base,
+    )
+    scorer = step("reward_model", reward_model, procs=procs, model=base, data=data)
+    step("export_reward_model", export, checkpoint=scorer)
+
+
+if __name__ == "__main__":
+    main(reward_model_pipeline)
