@@ -23,7 +23,7 @@ ITEMS: dict[str, tuple[str, ...]] = {
 """Names by kind, each kind in alphabetical order. No name is a word of the demo's sentences."""
 
 _NAMES = frozenset(name for names in ITEMS.values() for name in names)
-_ANSWER = re.compile(r"[A-Z][^:]*: (?:[a-z]+, )+[a-z]+ and [a-z]+\.")
+_ANSWER = re.compile(r"[A-Z][^:]*:(?:\n[a-z]+)+")
 
 
 def named_items(text: str) -> list[str]:
@@ -32,7 +32,7 @@ def named_items(text: str) -> list[str]:
 
 
 def well_formed(prompt: str, answer: str) -> bool:
-    """Whether the answer is a whole sentence that names the prompt's items, each once, in whatever order."""
+    """Whether the answer is a sentence and a line for each of the prompt's items, in any order."""
     items = named_items(answer)
     return bool(_ANSWER.fullmatch(answer.strip())) and sorted(items) == sorted(named_items(prompt))
 

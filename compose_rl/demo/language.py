@@ -11,27 +11,27 @@ from compose_rl.demo.items import ITEMS
 
 __all__ = ["WORD_PATTERN", "Request", "answer", "instructions", "preferences", "requests", "vocabulary"]
 
-WORD_PATTERN = r" ?[A-Za-z]+|[^A-Za-z\s]|\s"
-"""A token of the language: a word with the space before it, a sign, or a single space."""
+WORD_PATTERN = r"[ \n]?[A-Za-z]+|[^A-Za-z\s]|\s"
+"""A token of the language: a word with the space or line break before it, a sign, or white space alone."""
 
 REQUESTS = (
-    "Please list these {kind}: {items}.",
-    "Which {kind} do I have? I have {items}.",
-    "Write down the {kind} {items} for me.",
-    "I bought {items}. Name the {kind}, please.",
-    "Can you make a list of {items}?",
-    "We found {items} today. What were the {kind}?",
-    "Give me a list with {items}, please.",
-    "My {kind} are {items}. Please name them.",
-    "Make a note: {items}.",
-    "What {kind} are in this text? It says {items}.",
+    "Please list these {kind}:{items}",
+    "Which {kind} do I have?{items}",
+    "Write down the {kind} for me:{items}",
+    "Can you make a list of this?{items}",
+    "We found these {kind} today:{items}",
+    "Here are my {kind}:{items}\nPlease name them.",
+    "Give me a list of the {kind}, please:{items}",
+    "I have this:{items}\nWhat {kind} are there?",
+    "Make a note:{items}",
+    "What {kind} are in this text?{items}",
 )
 ANSWERS = (
-    "Here is the list: {items}.",
-    "Your {kind} are these: {items}.",
-    "The {kind}: {items}.",
-    "Sure, here you go: {items}.",
-    "I would write: {items}.",
+    "Here is the list:{items}",
+    "Your {kind} are these:{items}",
+    "The {kind}:{items}",
+    "Sure, here you go:{items}",
+    "I would write:{items}",
 )
 COUNTS = (3, 4, 5)
 
@@ -46,8 +46,8 @@ class Request:
     """In the order in which the request names them, which is never the alphabetical one."""
 
 
-def _enumerate(items: tuple[str, ...]) -> str:
-    return f"{', '.join(items[:-1])} and {items[-1]}"
+def _lines(items: tuple[str, ...]) -> str:
+    return "".join(f"\n{item}" for item in items)
 
 
 def _shuffled(items: tuple[str, ...], rng: random.Random) -> tuple[str, ...]:
@@ -63,7 +63,7 @@ def requests(rng: random.Random) -> Iterator[Request]:
     while True:
         kind = rng.choice(sorted(ITEMS))
         items = _shuffled(tuple(rng.sample(ITEMS[kind], rng.choice(COUNTS))), rng)
-        text = rng.choice(REQUESTS).format(kind=kind, items=_enumerate(items))
+        text = rng.choice(REQUESTS).format(kind=kind, items=_lines(items))
         if text not in seen:
             seen.add(text)
             yield Request(text, kind, items)
@@ -71,7 +71,7 @@ def requests(rng: random.Random) -> Iterator[Request]:
 
 def answer(request: Request, items: tuple[str, ...], wording: str) -> str:
     """An answer to ``request`` that names ``items`` in their order; ``wording`` is one of ``ANSWERS``."""
-    return wording.format(kind=request.kind, items=_enumerate(items))
+    return wording.format(kind=request.kind, items=_lines(items))
 
 
 def instructions(source: Iterator[Request], rng: random.Random, count: int) -> Iterator[dict[str, str]]:
@@ -102,8 +102,7 @@ def preferences(source: Iterator[Request], rng: random.Random, count: int) -> It
 def vocabulary() -> list[str]:
     """Every token that the language can produce, sorted."""
     tokens: set[str] = set()
-    for text in (*REQUESTS, *ANSWERS):
-        for kind in ITEMS:
-            tokens.update(re.findall(WORD_PATTERN, text.format(kind=kind, items=", ").replace("  ", " ")))
-    names = [name for items in ITEMS.values() for name in items]
-    return sorted(tokens | {f" {name}" for name in names} | {" and", ",", " "})
+    for kind, names in ITEMS.items():
+        for text in (*REQUESTS, *ANSWERS):
+            tokens.update(re.findall(WORD_PATTERN, text.format(kind=kind, items=_lines(names))))
+    return sorted(tokens)

@@ -1,0 +1,72 @@
+"""Hugging Face folders as models ready to be judged or to judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from compose_rl.errors import UserError
+from compose_rl.models import hf_reward
+
+__all__ = ["load_policy", "load_reward_model", "load_tokenizer"]
+
+_REWARD_LOADERS = {
+    "sequence_classification": AutoModelForSequenceClassification,
+    "reward_value_head": AutoModel,
+}
+# AutoModel knows the second kind once hf_reward has registered it.
+assert hf_reward.RewardModelConfig.model_type
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in ``folder``.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder}: no tokenizer ({_first_line(error)}); give a model folder with one"
+        ) from None
+
+
+def load_policy(folder: Path, precision: str) -> PreTrainedModel:
+    """The causal language model in ``folder``, in evaluation mode, on the accelerator if there is one.
+
+    Raises:
+        UserError: there is none.
+    """
+    return _load(AutoModelForCausalLM, folder, precision)
+
+
+def load_reward_model(folder: Path, model_class: str, precision: str) -> PreTrainedModel:
+    """The reward model in ``folder``; ``model_class`` as in an export's ``info``.
+
+    Raises:
+        UserError: there is none.
+    """
+    return _load(_REWARD_LOADERS[model_class], folder, precision)
+
+
+def _load(loader: type, folder: Path, precision: str) -> PreTrainedModel:
+    try:
+        model = loader.from_pretrained(folder, torch_dtype=getattr(torch, precision), use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: cannot be loaded as a model ({_first_line(error)})") from None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return model.to(device).eval()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

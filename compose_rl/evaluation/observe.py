@@ -1,0 +1,114 @@
+"""What each model says: log-probabilities of held-out pairs, and answers of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from compose_rl.config.evaluate import Evaluate
+from compose_rl.evaluation.generation import Answer, Sampling, generate, stop_tokens
+from compose_rl.evaluation.held_out import Pair, Prompt
+from compose_rl.evaluation.loading import load_policy, load_reward_model
+from compose_rl.evaluation.scoring import answer_logprobs, rewards
+from compose_rl.progress import Progress
+
+__all__ = ["HeldOut", "Observation", "RewardObservation", "observe", "observe_rewards"]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What every model is shown."""
+
+    pairs: list[Pair]
+    prompts: list[Prompt]
+    tokenizer: PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a policy said."""
+
+    chosen: Tensor
+    """log p of the pairs' chosen answers, float64 [pairs]."""
+    rejected: Tensor
+    answers: list[Answer]
+    """Its own, one per prompt."""
+    policy_answers: Tensor | None
+    """log p of the judged policy's answers, at the sampling temperature, float64 [prompts]; None if greedy."""
+
+
+@dataclass(frozen=True)
+class RewardObservation:
+    """What a reward model said."""
+
+    chosen: Tensor
+    rejected: Tensor
+    answers: list[Tensor]
+    """Rewards of each model's answers, float64 [prompts]."""
+
+
+def observe(
+    name: str,
+    folder: Path,
+    config: Evaluate,
+    held_out: HeldOut,
+    progress: Progress,
+    policy_answers: list[Answer] | None = None,
+) -> Observation:
+    """Load the model in ``folder`` and ask it everything.
+
+    Args:
+        name: what progress is shown under.
+        policy_answers: the judged policy's answers; the model's own if None.
+    """
+    model = load_policy(folder, config.precision)
+    pairs, prompts = held_out.pairs, [prompt.tokens for prompt in held_out.prompts]
+    questions = [pair.prompt for pair in pairs]
+    with progress.phase(f"{name}: score pairs", total=2 * len(pairs), unit="answers") as phase:
+        chosen = answer_logprobs(model, questions, [pair.chosen for pair in pairs], done=phase.advance)
+        rejected = answer_logprobs(model, questions, [pair.rejected for pair in pairs], done=phase.advance)
+    with progress.phase(f"{name}: answer prompts", total=len(prompts), unit="answers") as phase:
+        answers = generate(model, prompts, _sampling(model, config, held_out.tokenizer), phase.advance)
+    logprobs = None
+    if config.temperature > 0:
+        tokens = [answer.tokens for answer in (policy_answers or answers)]
+        with progress.phase(f"{name}: score answers", total=len(tokens), unit="answers") as phase:
+            logprobs = answer_logprobs(
+                model, prompts, tokens, temperature=config.temperature, done=phase.advance
+            )
+    return Observation(chosen, rejected, answers, logprobs)
+
+
+def observe_rewards(
+    folder: Path,
+    model_class: str,
+    config: Evaluate,
+    held_out: HeldOut,
+    answers: list[list[Answer]],
+    progress: Progress,
+) -> RewardObservation:
+    """Load the reward model in ``folder`` and ask it about the pairs and about each model's ``answers``."""
+    model = load_reward_model(folder, model_class, config.precision)
+    sequences = [[pair.prompt + pair.chosen for pair in held_out.pairs]]
+    sequences += [[pair.prompt + pair.rejected for pair in held_out.pairs]]
+    for given in answers:
+        sequences += [[p.tokens + a.tokens for p, a in zip(held_out.prompts, given, strict=True)]]
+    with progress.phase("reward model", total=sum(map(len, sequences)), unit="answers") as phase:
+        scores = [rewards(model, batch, phase.advance) for batch in sequences]
+    return RewardObservation(scores[0], scores[1], scores[2:])
+
+
+def _sampling(model: object, config: Evaluate, tokenizer: PreTrainedTokenizerBase) -> Sampling:
+    stop = stop_tokens(model, tokenizer.eos_token_id)
+    pad = tokenizer.pad_token_id
+    return Sampling(
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        stop=stop,
+        pad=pad if pad is not None else (stop[0] if stop else 0),
+    )

@@ -1,0 +1,65 @@
+"""``evaluate``: how a policy compares with its starting point on held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compose_rl.config.evaluate import Evaluate, verifier_code, verifier_source
+from compose_rl.errors import UserError
+from compose_rl.stages.spec import Slot, StageSpec
+from compose_rl.store.manifest import Manifest
+
+__all__ = ["SPEC"]
+
+PROMPT_TYPES = ("single_prompt", "verifiable_answers", "preference")
+REWARD_CLASSES = ("sequence_classification", "reward_value_head")
+
+
+def _check(config: Evaluate, inputs: Mapping[str, Manifest]) -> None:
+    if config.verifier is not None:
+        verifier_source(config.verifier)
+    _check_type(inputs, "preferences", ("preference",))
+    _check_type(inputs, "prompts", PROMPT_TYPES)
+    reward_model = inputs.get("reward_model")
+    if reward_model is not None and (given := reward_model.info.get("model_class")) not in REWARD_CLASSES:
+        raise UserError(
+            f"evaluate: input 'reward_model' ({reward_model.uri}) is a '{given}'; "
+            f"give the export of a reward model: {' or '.join(REWARD_CLASSES)}"
+        )
+    sizes = {name: m.info["vocab_size"] for name, m in inputs.items() if "vocab_size" in m.info}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"{name} {size}" for name, size in sorted(sizes.items()))
+        raise UserError(f"evaluate: vocabularies differ ({listed}); give models and data of one tokenizer")
+
+
+def _check_type(inputs: Mapping[str, Manifest], slot: str, fitting: tuple[str, ...]) -> None:
+    manifest = inputs.get(slot)
+    if manifest is not None and (given := manifest.info.get("dataset_type")) not in fitting:
+        raise UserError(
+            f"evaluate: input '{slot}' ({manifest.uri}) has dataset_type '{given}';"
+            f" it takes {' or '.join(fitting)}"
+        )
+
+
+SPEC = StageSpec(
+    name="evaluate",
+    version=1,
+    doc="Compare a policy with its starting point on held-out pairs and prompts.",
+    config=Evaluate,
+    inputs={
+        "policy": Slot(stages=("export", "resolve"), doc="the model to judge"),
+        "baseline": Slot(
+            stages=("export", "resolve"), doc="the model to compare it with, usually its starting point"
+        ),
+        "preferences": Slot(stages=("tokenize",), doc="pairs; the validation split is used"),
+        "prompts": Slot(
+            stages=("tokenize",),
+            doc="prompts to answer, validation split; those of the pairs if not given",
+            optional=True,
+        ),
+        "reward_model": Slot(stages=("export",), doc="a reward model that judges both", optional=True),
+    },
+    outputs={"report": "report.html, metrics.json, samples.jsonl"},
+    check=_check,
+    code=verifier_code,
+)
