@@ -1,0 +1,45 @@
+"""Checks that training stages share, on configuration and manifests alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compose_rl.config.training import TrainingConfig
+from compose_rl.errors import UserError
+from compose_rl.store.manifest import Manifest
+
+__all__ = ["check_data"]
+
+
+def check_data(
+    stage: str, config: TrainingConfig, inputs: Mapping[str, Manifest], dataset_types: tuple[str, ...]
+) -> None:
+    """The data is of a type that the stage trains on and fits ``max_seq_len``; the model knows its tokens.
+
+    Raises:
+        UserError: names what does not fit, and the remedy.
+    """
+    data = inputs["data"].info
+    given = data.get("dataset_type")
+    if given not in dataset_types:
+        raise UserError(
+            f"{stage}: input 'data' holds '{given}' samples ({inputs['data'].uri});"
+            f" tokenize with dataset_type {' or '.join(dataset_types)}"
+        )
+    longest = data.get("longest")
+    if config.max_seq_len is not None and longest is not None and longest > config.max_seq_len:
+        raise UserError(
+            f"{stage}: max_seq_len={config.max_seq_len} but the longest sample has {longest} tokens;"
+            " raise it, or tokenize with a smaller max_length"
+        )
+    if int(data.get("samples", {}).get("train", 0)) < config.global_train_batch_size:
+        raise UserError(
+            f"{stage}: global_train_batch_size={config.global_train_batch_size} but there are only"
+            f" {data.get('samples', {}).get('train', 0)} training samples; lower it"
+        )
+    known, tokens = inputs["model"].info.get("vocab_size"), data.get("vocab_size")
+    if known is not None and tokens is not None and tokens > known:
+        raise UserError(
+            f"{stage}: the model's vocabulary has {known} tokens and the data's tokenizer {tokens};"
+            " tokenize with this model's tokenizer"
+        )

@@ -1,0 +1,77 @@
+"""Training state, saved so that a later attempt can tell a whole one from a broken one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from composer.core import Callback, Event, State
+from composer.loggers import Logger
+from composer.utils import checkpoint, create_interval_scheduler, dist
+
+from compose_rl.store import open_store
+from compose_rl.training.checkpoints import SEAL_SUFFIX, content_digest, seal, sealed_batches
+
+__all__ = ["StageCheckpoints"]
+
+
+class StageCheckpoints(Callback):
+    """Saves model, optimizer, data position and random state at an interval; seals each when it is whole.
+
+    Args:
+        uri: where it is kept: a folder, or an s3:// prefix.
+        folder: where it is written: the same folder, or a local one.
+        interval: ``1ep``, ``50ba``; at the end of training nothing is saved, since the result follows.
+        keep: how many sealed states stay.
+    """
+
+    def __init__(self, uri: str, folder: str, interval: int | str = "1ep", keep: int = 1) -> None:
+        self.store = open_store(uri)
+        self.folder = Path(folder)
+        self.remote = "://" in uri
+        self.keep = keep
+        self._due = create_interval_scheduler(interval, include_end_of_training=False)
+        self._last = -1
+
+    def batch_checkpoint(self, state: State, logger: Logger) -> None:
+        self._save_if_due(state, Event.BATCH_CHECKPOINT)
+
+    def epoch_checkpoint(self, state: State, logger: Logger) -> None:
+        self._save_if_due(state, Event.EPOCH_CHECKPOINT)
+
+    def _save_if_due(self, state: State, event: Event) -> None:
+        batch = int(state.timestamp.batch)
+        finished = (state.get_elapsed_duration() or 0.0) >= 1.0
+        if finished or batch == self._last or not self._due(state, event):
+            return
+        self._last = batch
+        name = f"ba{batch}"
+        written = checkpoint.save_checkpoint(state, str(self.folder / name / "rank{rank}.pt"))
+        files = self._digests(name, Path(written) if written else None)
+        if dist.get_global_rank() == 0:
+            # Composer loads shards by their folder and a whole state by its file.
+            load = name if len(files) > 1 else next(iter(files))
+            seal(self.store, batch=batch, load=load, files=files)
+            self._remove_old()
+
+    def _digests(self, name: str, written: Path | None) -> dict[str, str]:
+        """SHA-256 by path of what all processes wrote; each process uploads its own."""
+        own: dict[str, str] = {}
+        if written is not None:
+            metadata = written.parent / ".metadata"
+            with_metadata = dist.get_global_rank() == 0 and metadata.exists()
+            for path in [written, metadata] if with_metadata else [written]:
+                relative = str(path.relative_to(self.folder))
+                own[relative] = content_digest(path)
+                if self.remote:
+                    self.store.upload(path, relative)
+            if self.remote:
+                shutil.rmtree(self.folder / name, ignore_errors=True)
+        gathered = dist.all_gather_object(own)
+        return {path: digest for part in gathered for path, digest in part.items()}
+
+    def _remove_old(self) -> None:
+        for batch in sealed_batches(self.store)[self.keep :]:
+            # The seal first: without it the state is not taken for whole while it goes.
+            self.store.delete(f"ba{batch}{SEAL_SUFFIX}")
+            self.store.delete(f"ba{batch}")

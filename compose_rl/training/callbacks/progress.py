@@ -1,0 +1,46 @@
+"""How far training is and how long it still needs."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from composer.core import Callback, State
+from composer.loggers import Logger
+from composer.utils import dist
+
+from compose_rl.progress import Phase, Progress
+
+__all__ = ["StageProgress"]
+
+
+class StageProgress(Callback):
+    """Shows steps done, rate, time left and the loss, on rank 0.
+
+    Args:
+        prefix: stands in front of every line, usually the stage's name.
+    """
+
+    def __init__(self, prefix: str = "train") -> None:
+        self._progress = Progress(prefix, quiet=dist.get_global_rank() != 0)
+        self._open = ExitStack()
+        self._phase: Phase | None = None
+        self._first = 0
+
+    def fit_start(self, state: State, logger: Logger) -> None:
+        self._first = int(state.timestamp.batch)
+        if self._first:
+            self._progress.say(f"resumed after batch {self._first}")
+        self._phase = self._open.enter_context(self._progress.phase("train", unit="batches"))
+
+    def batch_end(self, state: State, logger: Logger) -> None:
+        assert self._phase is not None
+        elapsed = state.get_elapsed_duration()
+        if elapsed:
+            self._phase.total = round(int(state.timestamp.batch) / elapsed) - self._first
+        self._phase.advance(1, note=f"loss {state.total_loss_dict['loss/train/total']:.4f}")
+
+    def fit_end(self, state: State, logger: Logger) -> None:
+        self._open.close()
+
+    def close(self, state: State, logger: Logger) -> None:
+        self._open.close()

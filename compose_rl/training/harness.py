@@ -1,0 +1,104 @@
+"""Run a training stage through LLM Foundry: document in, weights and curves out."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from compose_rl.config.training import TrainingConfig
+from compose_rl.errors import UserError
+from compose_rl.stages.job import Job, Result
+from compose_rl.training.checkpoints import newest_whole
+from compose_rl.training.document import training_document
+
+if TYPE_CHECKING:
+    from composer import Trainer
+
+__all__ = ["WEIGHTS_NAME", "train_stage"]
+
+WEIGHTS_NAME = "model.pt"
+"""The whole model's weights in the output ``checkpoint``: a Composer checkpoint without optimizer."""
+
+
+def train_stage(job: Job, *, model_class: str, **info: Any) -> Result:
+    """Train as ``job.config`` says and fill the outputs ``checkpoint``, ``curves`` and ``logs``.
+
+    Continues from the newest whole training state of an earlier attempt at the same key; the weights are then those
+    of a run that was never interrupted.
+
+    Args:
+        model_class: goes into the manifest; says what ``export`` makes of the weights.
+        info: more of the manifest's ``info``.
+
+    Raises:
+        UserError: the machine does not fit the document, or the loss became non-finite.
+    """
+    document = training_document(job)
+    _check_machine(job.config)
+    resume = newest_whole(job.earlier_checkpoints(), job.scratch / "resume", job.progress.say)
+    if resume is not None:
+        document["load_path"] = str(resume)
+    logs = job.output("logs")
+    _write_resolved(document, logs)
+    trainer = _train(document, job)
+    try:
+        _save_weights(trainer, job)
+        return _result(trainer, job, {"model_class": model_class, **info})
+    finally:
+        trainer.close()
+
+
+def _check_machine(config: TrainingConfig) -> None:
+    import torch
+
+    if config.precision != "fp32" and not torch.cuda.is_available():
+        raise UserError(f"precision='{config.precision}' needs a GPU and there is none; set precision: fp32")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if config.global_train_batch_size % processes:
+        raise UserError(
+            f"global_train_batch_size={config.global_train_batch_size} cannot be shared by {processes} processes;"
+            " make it a multiple of their number"
+        )
+
+
+def _train(document: dict[str, Any], job: Job) -> Trainer:
+    # Composer chooses between FSDP 1, which needs a GPU, and FSDP 2 by this variable.
+    os.environ.setdefault("FSDP_VERSION", "2")
+    with job.progress.phase("load LLM Foundry"):
+        from llmfoundry.command_utils.train import train
+        from omegaconf import OmegaConf
+    fsdp = document.get("fsdp_config")
+    if fsdp is not None:
+        fsdp.setdefault("state_dict_type", "full")
+    return train(OmegaConf.create(document))
+
+
+def _write_resolved(document: dict[str, Any], logs: Any) -> None:
+    """Keep the document as it is run, so that a run can be repeated with ``llmfoundry train``."""
+    import yaml
+
+    if int(os.environ.get("RANK", "0")) == 0:
+        (logs / "train.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+
+
+def _save_weights(trainer: Trainer, job: Job) -> None:
+    with job.progress.phase("save weights"):
+        trainer.save_checkpoint(str(job.output("checkpoint") / WEIGHTS_NAME), weights_only=True)
+
+
+def _result(trainer: Trainer, job: Job, info: dict[str, Any]) -> Result:
+    from compose_rl.training.callbacks.curves import CurvesLogger
+
+    curves = next(c for c in trainer.state.callbacks if isinstance(c, CurvesLogger))
+    steps = int(trainer.state.timestamp.batch)
+    if steps == 0:
+        raise UserError(
+            f"{job.spec.name}: no step was taken: the data has {job.inputs['data'].info['samples']['train']} samples and"
+            f" global_train_batch_size is {job.config.global_train_batch_size}; lower it"
+        )
+    model = trainer.state.model
+    config = getattr(model, "module", model).config
+    return Result(
+        metrics=dict(curves.last),
+        info={"steps": steps, "vocab_size": int(config.vocab_size), **info},
+    )
