@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,14 +62,14 @@ def read_pairs(folder: Path, count: int) -> list[Pair]:
     return _spread([_pair(row) for row in _rows(folder)], count)
 
 
-def read_prompts(folder: Path, tokenizer: PreTrainedTokenizerBase, count: int) -> list[Prompt]:
-    """At most ``count`` different prompts of the shards in ``folder``, with ``verified_answer`` or ``chosen`` as reference.
+def read_prompts(folders: Sequence[Path], tokenizer: PreTrainedTokenizerBase, count: int) -> list[Prompt]:
+    """At most ``count`` different prompts, each with its ``verified_answer`` or ``chosen`` as reference.
 
     Raises:
         UserError: there are no shards, or one is damaged.
     """
     prompts: dict[tuple[int, ...], Prompt] = {}
-    for row in _rows(folder):
+    for row in (row for folder in folders for row in _rows(folder)):
         if "chosen" in row:
             pair = _pair(row)
             tokens, reference = pair.prompt, tokenizer.decode(pair.chosen, skip_special_tokens=True)

@@ -9,15 +9,13 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
-    AutoTokenizer,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from compose_rl.errors import UserError
 from compose_rl.models import hf_reward
 
-__all__ = ["load_policy", "load_reward_model", "load_tokenizer"]
+__all__ = ["load_policy", "load_reward_model"]
 
 _REWARD_LOADERS = {
     "sequence_classification": AutoModelForSequenceClassification,
@@ -25,20 +23,6 @@ _REWARD_LOADERS = {
 }
 # AutoModel knows the second kind once hf_reward has registered it.
 assert hf_reward.RewardModelConfig.model_type
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in ``folder``.
-
-    Raises:
-        UserError: there is none.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder}: no tokenizer ({_first_line(error)}); give a model folder with one"
-        ) from None
 
 
 def load_policy(folder: Path, precision: str) -> PreTrainedModel:

@@ -37,7 +37,7 @@ class Observation:
     answers: list[Answer]
     """Its own, one per prompt."""
     policy_answers: Tensor | None
-    """log p of the judged policy's answers, at the sampling temperature, float64 [prompts]; None if greedy."""
+    """log p of the policy's answers at the sampling temperature, float64 [prompts]; None if greedy."""
 
 
 @dataclass(frozen=True)

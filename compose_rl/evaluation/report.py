@@ -95,7 +95,7 @@ def _section(manifest: Manifest) -> StageSection:
         found = select_curves(read_curves(fetched(manifest, CURVES) / "curves.jsonl"))
         curves = [Markup(curve_figure(name, curve)) for name, curve in found.items()]
     data: dict[str, Any] = {}
-    if "report" in manifest.outputs:
+    if manifest.stage == "tokenize":
         data = json.loads((fetched(manifest, "report") / DATA_REPORT).read_text(encoding="utf-8"))
     return StageSection(manifest, _yaml(manifest.config), curves, data)
 

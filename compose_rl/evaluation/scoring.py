@@ -74,7 +74,7 @@ def rewards(model: PreTrainedModel, sequences: list[Tokens], done: Done = lambda
     """The reward at each sequence's last token, float64 [N].
 
     Takes sequence classifiers of transformers and Compose RL's reward models. The last token is found by the
-    mask: transformers looks for the last one that is not padding, which fails where the end token serves as one.
+    mask: transformers looks for the last one that is not padding, wrong where the end token pads.
     """
     scores = torch.zeros(len(sequences), dtype=torch.float64)
     for batch in _batches([len(s) for s in sequences]):

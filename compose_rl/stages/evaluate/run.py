@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import torch
+from pathlib import Path
 
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from compose_rl.data.encoding import load_tokenizer, tokenizer_digest
 from compose_rl.errors import UserError
 from compose_rl.evaluation.held_out import read_pairs, read_prompts
-from compose_rl.evaluation.loading import load_tokenizer
 from compose_rl.evaluation.measures import Interval, Sides, figures, kl_figures, pair_figures
 from compose_rl.evaluation.observe import HeldOut, Observation, RewardObservation, observe, observe_rewards
 from compose_rl.evaluation.report import write_report
@@ -35,11 +38,11 @@ def run(job: Job) -> Result:
 
 def _held_out(job: Job) -> HeldOut:
     tokenizer = load_tokenizer(job.model_path("policy"))
-    prompts = "prompts" if "prompts" in job.inputs else "preferences"
+    _check_tokenizer(job, tokenizer)
     with job.progress.phase("read held-out data"):
         found = HeldOut(
             pairs=read_pairs(job.input("preferences", "validation"), job.config.num_pairs),
-            prompts=read_prompts(job.input(prompts, "validation"), tokenizer, job.config.num_prompts),
+            prompts=read_prompts(_prompt_folders(job), tokenizer, job.config.num_prompts),
             tokenizer=tokenizer,
         )
     if job.config.verifier == "gsm8k" and not all(prompt.reference for prompt in found.prompts):
@@ -48,6 +51,24 @@ def _held_out(job: Job) -> HeldOut:
             "tokenize them as verifiable_answers, or leave the verifier out"
         )
     return found
+
+
+def _check_tokenizer(job: Job, tokenizer: PreTrainedTokenizerBase) -> None:
+    own = tokenizer_digest(tokenizer)
+    for name in ("preferences", "prompts"):
+        if name in job.inputs and job.inputs[name].info["tokenizer_sha256"] != own:
+            raise UserError(
+                f"evaluate: '{name}' was tokenized with another tokenizer than the policy's"
+                f" ({job.inputs[name].uri}); tokenize with the policy's"
+            )
+
+
+def _prompt_folders(job: Job) -> list[Path]:
+    """Prompts given for this stage are held out as a whole, of the pairs only the validation split is."""
+    if "prompts" not in job.inputs:
+        return [job.input("preferences", "validation")]
+    samples = job.inputs["prompts"].info["samples"]
+    return [job.input("prompts", split) for split in ("train", "validation") if samples[split]]
 
 
 def _rewards(

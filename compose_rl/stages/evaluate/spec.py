@@ -26,10 +26,7 @@ def _check(config: Evaluate, inputs: Mapping[str, Manifest]) -> None:
             f"evaluate: input 'reward_model' ({reward_model.uri}) is a '{given}'; "
             f"give the export of a reward model: {' or '.join(REWARD_CLASSES)}"
         )
-    sizes = {name: m.info["vocab_size"] for name, m in inputs.items() if "vocab_size" in m.info}
-    if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"{name} {size}" for name, size in sorted(sizes.items()))
-        raise UserError(f"evaluate: vocabularies differ ({listed}); give models and data of one tokenizer")
+    _check_vocabularies(inputs)
 
 
 def _check_type(inputs: Mapping[str, Manifest], slot: str, fitting: tuple[str, ...]) -> None:
@@ -39,6 +36,18 @@ def _check_type(inputs: Mapping[str, Manifest], slot: str, fitting: tuple[str, .
             f"evaluate: input '{slot}' ({manifest.uri}) has dataset_type '{given}';"
             f" it takes {' or '.join(fitting)}"
         )
+
+
+def _check_vocabularies(inputs: Mapping[str, Manifest]) -> None:
+    """A model may have more tokens than the tokenizer (padding of the embedding), never fewer."""
+    sizes = {name: m.info["vocab_size"] for name, m in inputs.items() if "vocab_size" in m.info}
+    for data in {"preferences", "prompts"} & sizes.keys():
+        for model in {"policy", "baseline", "reward_model"} & sizes.keys():
+            if sizes[data] > sizes[model]:
+                raise UserError(
+                    f"evaluate: '{model}' knows {sizes[model]} tokens, the tokenizer of '{data}' {sizes[data]};"
+                    " tokenize with this model's tokenizer"
+                )
 
 
 SPEC = StageSpec(
@@ -54,7 +63,7 @@ SPEC = StageSpec(
         "preferences": Slot(stages=("tokenize",), doc="pairs; the validation split is used"),
         "prompts": Slot(
             stages=("tokenize",),
-            doc="prompts to answer, validation split; those of the pairs if not given",
+            doc="prompts to answer, all of them held out; those of the pairs if not given",
             optional=True,
         ),
         "reward_model": Slot(stages=("export",), doc="a reward model that judges both", optional=True),
