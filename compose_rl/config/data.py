@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -36,7 +37,7 @@ DATASET_TYPES: dict[str, tuple[str, ...]] = {
     "verifiable_answers": ("prompt", "answer", "system"),
     "classifier": ("text", "label"),
 }
-"""The columns that rows of a dataset type may have; ``columns`` in the configuration maps them to the source's."""
+"""The columns that rows of a dataset type may have; ``columns`` maps them to the source's."""
 
 
 class TokenizeOptions(Config):
@@ -52,10 +53,10 @@ class TokenizeOptions(Config):
     chat_template: str | None = None
     """A Jinja template in place of the tokenizer's own."""
     template: Literal["chat", "plain"] = "chat"
-    """``plain``: ``prompt_template`` with the prompt filled in, then the answer, then the end-of-sequence token."""
+    """``plain``: ``prompt_template`` with the prompt filled in, the answer, the end-of-sequence token."""
     prompt_template: str = "{prompt}"
     """Used with ``template: plain``."""
-    template_date: str = "2024-07-26"
+    template_date: date = date(2024, 7, 26)
     """What a chat template that asks for today's date is told, so that the same rows give the same tokens."""
     loss_on: Literal["answers", "all"] = "answers"
     """Tokens with loss in ``instruction`` data."""
@@ -79,8 +80,8 @@ class TokenizeConfig(TokenizeOptions):
     """Configuration of the ``tokenize`` stage."""
 
     validation_fraction: float = Field(0.05, ge=0.0, lt=1.0)
-    """Share of prompts (by hash, so a prompt is never on both sides) held out; not used where the stage is given a
-    ``validation`` source."""
+    """Share of prompts (by hash, so a prompt is never on both sides) held out; not used where the stage is
+    given a ``validation`` source."""
     validation_seed: int = 17
     limit: int | None = Field(None, gt=0)
     """Read at most this many rows of the source."""
@@ -97,7 +98,7 @@ class TokenizeConfig(TokenizeOptions):
 
 
 class LoaderDataset(Config):
-    """The ``dataset`` part of a dataloader: LLM Foundry's keys, passed to ``StreamingDataset`` where it knows them."""
+    """The ``dataset`` part of a dataloader: LLM Foundry's keys, and those of ``StreamingDataset``."""
 
     local: str | None = None
     remote: str | None = None

@@ -28,9 +28,9 @@ def collate_ragged(samples: Sequence[Sample]) -> Batch:
     """Lay the pieces of each sample one after the other.
 
     Returns:
-        ``lengths`` int64 [B, pieces], ``tokens`` int64 [N], ``index`` int64 [B], ``weight`` float32 [B] (1; 0 in a
-        microbatch that only fills up), and of ``label``, rewards, reference log-probs, ``kl_tokens`` and ``kl_lengths``
-        what the samples have.
+        ``lengths`` int64 [B, pieces], ``tokens`` int64 [N], ``index`` int64 [B], ``weight`` float32 [B] (1;
+        0 in a microbatch that only fills up), and of ``label``, rewards, reference log-probs, ``kl_tokens``
+        and ``kl_lengths`` what the samples have.
     """
     batch: Batch = {
         "lengths": _lengths(samples, "pieces"),

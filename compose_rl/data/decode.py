@@ -1,7 +1,7 @@
 """From a row of MDS columns to a sample: the pieces it is made of, and what is known about them.
 
-A sample has ``pieces`` (int64 arrays, in the order in which a batch lays them out), ``length`` (tokens of the longest
-sequence in it) and, as the dataset type has them, ``label``, ``chosen_reward``, ``rejected_reward``.
+A sample has ``pieces`` (int64 arrays, in the order in which a batch lays them out), ``length`` (tokens of the
+longest sequence in it) and, as the dataset type has them, ``label``, ``chosen_reward``, ``rejected_reward``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from compose_rl.data.shards import Sample, Tokens, integers
 from compose_rl.errors import UserError
 
-__all__ = ["common_prefix", "decode_classifier", "decode_instruction", "decode_preference", "decode_unpaired"]
+__all__ = ["common_prefix", "decode_classifier", "decode_preference", "decode_unpaired", "token_column"]
 
 
 def common_prefix(first: Tokens, second: Tokens) -> int:
@@ -26,10 +26,10 @@ def common_prefix(first: Tokens, second: Tokens) -> int:
 def decode_preference(row: dict[str, Any]) -> Sample:
     """Prompt, chosen and rejected answer.
 
-    Shards without a ``prompt`` column hold whole conversations: what both have in common is taken for the prompt, which
-    counts a shared beginning of the answers to it.
+    Shards without a ``prompt`` column hold whole conversations: what both have in common is taken for the
+    prompt, which counts a shared beginning of the answers to it.
     """
-    chosen, rejected = _column(row, "chosen"), _column(row, "rejected")
+    chosen, rejected = token_column(row, "chosen"), token_column(row, "rejected")
     if "prompt" in row:
         prompt = integers(row["prompt"])
     else:
@@ -47,7 +47,7 @@ def decode_preference(row: dict[str, Any]) -> Sample:
 
 def decode_unpaired(row: dict[str, Any]) -> Sample:
     """Prompt, completion and whether it is desirable."""
-    prompt, completion = _column(row, "prompt"), _column(row, "completion")
+    prompt, completion = token_column(row, "prompt"), token_column(row, "completion")
     return {
         "pieces": (prompt, completion),
         "length": len(prompt) + len(completion),
@@ -57,21 +57,16 @@ def decode_unpaired(row: dict[str, Any]) -> Sample:
 
 def decode_classifier(row: dict[str, Any]) -> Sample:
     """Text and label, one number or one per class."""
-    text = _column(row, "input") if "input" in row else _column(row, "text")
+    text = token_column(row, "input") if "input" in row else token_column(row, "text")
     return {"pieces": (text,), "length": len(text), "label": _labels(row).astype(np.float32)}
 
 
-def decode_instruction(row: dict[str, Any]) -> Sample:
-    """Tokens and labels (-100 where no loss)."""
-    tokens, labels = _column(row, "input_ids"), _column(row, "labels")
-    if len(tokens) != len(labels):
-        raise UserError(
-            f"instruction data: {len(tokens)} input_ids but {len(labels)} labels; tokenize it again"
-        )
-    return {"pieces": (tokens, labels), "length": len(tokens)}
+def token_column(row: dict[str, Any], name: str) -> Tokens:
+    """A column of tokens, int64 [n].
 
-
-def _column(row: dict[str, Any], name: str) -> Tokens:
+    Raises:
+        UserError: the shards have no such column.
+    """
     if name not in row:
         raise UserError(
             f"shards lack the column '{name}'; they have: {', '.join(sorted(row))};"
@@ -81,9 +76,10 @@ def _column(row: dict[str, Any], name: str) -> Tokens:
 
 
 def _labels(row: dict[str, Any]) -> np.ndarray:
-    """Labels by their true width: 8 bytes a label are int64 (what is written), other sizes uint8 (what was read once)."""
+    """Labels by their true width: 8 bytes each are int64, as Compose RL writes them; other sizes are
+    uint8."""
     if "label" not in row:
-        _column(row, "label")
+        token_column(row, "label")
     value = row["label"]
     if isinstance(value, bytes):
         return np.frombuffer(value, np.int64 if len(value) % 8 == 0 else np.uint8)

@@ -1,8 +1,9 @@
 """The dataloaders of the LLM Foundry registry.
 
 Each builder takes the tokenizer, the samples of a batch on this device, and the keys of
-:class:`compose_rl.config.data.LoaderConfig`; it returns Composer's DataSpec. The order of samples is StreamingDataset's:
-deterministic in seed and epoch, the same for any number of devices, resumed from the state in a checkpoint.
+:class:`compose_rl.config.data.LoaderConfig`; it returns Composer's DataSpec. The order of samples is
+StreamingDataset's: deterministic in seed and epoch, the same for any number of devices, resumed from the
+state in a checkpoint.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from compose_rl.data import microbatches
 from compose_rl.data.collate import Batch, collate_instruction, collate_ragged
 from compose_rl.data.decode import (
     decode_classifier,
-    decode_instruction,
     decode_preference,
     decode_unpaired,
 )
+from compose_rl.data.instruction import InstructionDecoder
 from compose_rl.data.mismatch import lend_answer
 from compose_rl.data.reference import Reference, reference_file
 from compose_rl.data.shards import Sample, ShardDataset
@@ -56,7 +57,7 @@ _INSTRUCTION = _Kind(collate_instruction, microbatches.split_instruction, microb
 
 
 class _Loader(StreamingDataLoader):
-    """Counts samples for the resumption state by their weight: a batch's first tensor need not be one per sample."""
+    """Counts the samples of a batch by ``weight``: other tensors of it need not be one per sample."""
 
     def _get_batch_size(self, batch: Batch) -> int:
         return len(batch["weight"])
@@ -89,7 +90,8 @@ def build_packed_instruction_dataloader(
 ) -> DataSpec:
     """Samples for supervised fine-tuning, packed; ``messages`` shards are tokenized on the fly."""
     _refuse("packed_instruction", config, "reference", "kl_pairs")
-    return _build("packed_instruction", decode_instruction, device_batch_size, config, _INSTRUCTION)
+    decode = InstructionDecoder(tokenizer, config.get("loss_on", "answers"))
+    return _build("packed_instruction", decode, device_batch_size, config, _INSTRUCTION)
 
 
 DATALOADERS: dict[str, Callable[..., DataSpec]] = {

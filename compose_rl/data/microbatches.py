@@ -1,8 +1,8 @@
 """Cutting a batch into microbatches, and counting what is in one.
 
-Rows are picked, nothing is padded. Every rank runs the same number of microbatches, or its collectives would wait for
-ever: ranks that have fewer add copies of one row with ``weight`` 0, which count as no sample and so have no part in
-the gradient.
+Rows are picked, nothing is padded. Every rank runs the same number of microbatches, or its collectives
+would wait for ever: ranks that have fewer add copies of one row with ``weight`` 0, which count as no sample
+and so have no part in the gradient.
 """
 
 from __future__ import annotations

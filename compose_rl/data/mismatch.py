@@ -1,7 +1,7 @@
 """Mismatched answers for the KL term of KTO (Ethayarajh et al., arXiv 2402.01306, section 4.1).
 
-Sample i is paired with an answer of sample (i + 1) mod N (docs/decisions/0003). Of a preference pair the chosen answer
-is lent by samples with even index, the rejected one by those with odd, so that both kinds are in the estimate.
+Sample i is paired with an answer of sample (i + 1) mod N (docs/decisions/0003). A preference pair lends its
+chosen answer if its index is even, its rejected one if it is odd, so that both kinds are in the estimate.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ __all__ = ["lend_answer"]
 def lend_answer(max_length: int) -> Callable[[Sample, Sample], Sample]:
     """A function that gives a sample the prompt with another's answer as ``kl_pieces``.
 
-    Prompt and foreign answer may be longer together than any sample: then the end of that answer is left out, as it only
-    serves an estimate.
+    Prompt and foreign answer may be longer together than any sample: then the end of that answer is left
+    out, as it only serves an estimate.
     """
 
     def pair(sample: Sample, other: Sample) -> Sample:
