@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, TextIO
 
 __all__ = ["Phase", "Progress", "duration"]
@@ -27,7 +27,7 @@ def _number(value: float) -> str:
 
 
 class Phase:
-    """A part of a stage's work. ``advance`` costs under a microsecond or two and may be called from any thread."""
+    """A part of a stage's work. ``advance`` is cheap and may be called from any thread."""
 
     def __init__(self, progress: Progress, name: str, total: float | None, unit: str) -> None:
         self.name = name
@@ -83,8 +83,8 @@ class Progress:
         self._tasks: dict[Phase, Any] = {}
 
     @contextlib.contextmanager
-    def phase(self, name: str, total: float | None = None, unit: str = "") -> Iterator[Phase]:
-        """Do a part of the work: ``with progress.phase("tokenize", total=1000, unit="rows") as phase: ...``."""
+    def phase(self, name: str, total: float | None = None, unit: str = "") -> Generator[Phase]:
+        """Do a part of the work: ``with progress.phase("tokenize", total=1000, unit="rows") as phase:``."""
         phase = Phase(self, name, total, unit)
         self._open(phase)
         failed = True

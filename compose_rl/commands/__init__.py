@@ -1,1 +1,1 @@
-"""The subcommands of ``compose-rl``: each module has ``add(parser)`` (cheap) and ``run(arguments)`` (imports what it needs)."""
+"""The subcommands of ``compose-rl``: each has ``add(parser)`` and ``run(arguments)``, and imports late."""

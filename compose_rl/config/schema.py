@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from compose_rl.errors import UserError
 
@@ -32,12 +33,16 @@ def canonical(config: Config) -> dict[str, Any]:
     result: dict[str, Any] = {}
     dumped = config.model_dump(mode="json")
     for name, field in type(config).model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("neutral"):
+        if _is_neutral(field):
             continue
         value = getattr(config, name)
         result[name] = canonical(value) if isinstance(value, Config) else dumped[name]
     return result
+
+
+def _is_neutral(field: FieldInfo) -> bool:
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and cast(dict[str, Any], extra).get("neutral") is True
 
 
 def unknown_key(key: str, known: list[str], where: str) -> str:
@@ -66,7 +71,9 @@ def parse(schema: type[ConfigT], document: Mapping[str, Any], where: str) -> Con
 def _problem(schema: type[Config], error: dict[str, Any], where: str) -> str:
     location = [str(part) for part in error["loc"]]
     if error["type"] == "extra_forbidden":
-        return unknown_key(location[-1], _known_keys(schema, location[:-1]), ".".join([where, *location[:-1]]))
+        return unknown_key(
+            location[-1], _known_keys(schema, location[:-1]), ".".join([where, *location[:-1]])
+        )
     field = ".".join(location) or "document"
     message = cast(str, error["msg"]).removeprefix("Value error, ")
     if error["type"] == "missing":
@@ -75,10 +82,17 @@ def _problem(schema: type[Config], error: dict[str, Any], where: str) -> str:
 
 
 def _known_keys(schema: type[Config], path: list[str]) -> list[str]:
-    current: Any = schema
+    current: type[BaseModel] = schema
     for part in path:
-        field = current.model_fields.get(part) if isinstance(current, type) else None
-        if field is None:
+        field = current.model_fields.get(part)
+        inner = _model_of(field.annotation) if field else None
+        if inner is None:
             return []
-        current = field.annotation
-    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+        current = inner
+    return list(current.model_fields)
+
+
+def _model_of(annotation: Any) -> type[BaseModel] | None:
+    """The configuration class in a field's type, also of an optional one."""
+    candidates = get_args(annotation) or (annotation,)
+    return next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from types import FrameType
 
 from compose_rl.launch.backend import JobRequest
@@ -46,7 +46,7 @@ class ProcessBackend:
 
 
 @contextlib.contextmanager
-def _passing_on(process: subprocess.Popen[bytes]) -> Iterator[None]:
+def _passing_on(process: subprocess.Popen[bytes]) -> Generator[None]:
     """Send SIGTERM and SIGINT that this process gets to the whole job instead."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python sets signal handlers in the main thread alone; _end covers the others
@@ -74,9 +74,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """Leave nothing of the job behind."""
     if process.poll() is None:
         _signal(process, signal.SIGTERM)
-        try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            pass
     _signal(process, signal.SIGKILL)
     process.wait()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import secrets
 import signal
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from compose_rl.errors import EXIT_TRANSIENT, EXIT_USER, TransientError, UserError
 from compose_rl.launch.backend import Backend, JobRequest
 from compose_rl.launch.process import ProcessBackend
-from compose_rl.stages.job import FAILURE_NAME, JOB_NAME, JobFile, published
+from compose_rl.stages.job import FAILURE_NAME, JOB_NAME, Failure, JobFile, published
 from compose_rl.stages.spec import StageSpec
 from compose_rl.store import NotFound, Store, join, open_store
 from compose_rl.store.manifest import Manifest
@@ -117,12 +116,11 @@ def _failure(job: JobFile, store: Store, code: int) -> Exception:
         remedy = "; out of memory? lower the batch or the token budget" if number == signal.SIGKILL else ""
         return StageFailed(f"{job.stage}: ended by {number.name}{remedy} ({place})")
     try:
-        failure = json.loads(store.read(f"{job.folder}/{FAILURE_NAME}"))
+        failure = Failure.model_validate_json(store.read(f"{job.folder}/{FAILURE_NAME}"))
     except NotFound:
-        failure = {}
-    known = {EXIT_USER: UserError, EXIT_TRANSIENT: TransientError}.get(failure.get("exit_code", code))
-    message = failure.get("message", f"{job.stage}: exit code {code} ({place})")
-    if known is not None:
-        return known(message)
-    kind = failure.get("kind", "")
-    return StageFailed(f"{job.stage}: {kind}: {message} ({place})" if kind else message)
+        failure = Failure(exit_code=code, message=f"exit code {code}")
+    if failure.exit_code == EXIT_USER:
+        return UserError(failure.message)
+    if failure.exit_code == EXIT_TRANSIENT:
+        return TransientError(failure.message)
+    return StageFailed(f"{job.stage}: {failure.message} ({place})")

@@ -1,4 +1,4 @@
-"""The running side of a stage: what it reads, where it writes, and how its result becomes visible at once or not at all."""
+"""The running side of a stage: what it reads, where it writes, how its result appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from compose_rl.store.checksums import cache_root, describe, locked, verify
 from compose_rl.store.folder import FolderStore, storage_errors
 from compose_rl.store.manifest import MANIFEST_NAME, Input, Manifest, Output
 
-__all__ = ["FAILURE_NAME", "JOB_NAME", "Job", "JobFile", "Result", "execute", "main", "published"]
+__all__ = ["FAILURE_NAME", "JOB_NAME", "Failure", "Job", "JobFile", "Result", "execute", "main", "published"]
 
 JOB_NAME = "job.json"
 FAILURE_NAME = "failure.json"
@@ -60,6 +60,13 @@ class JobFile(Config):
         return f"{self.stage}/{self.key}/{self.attempt}"
 
 
+class Failure(Config):
+    """``<attempt>/failure.json``: why an attempt ended without a result."""
+
+    exit_code: int
+    message: str
+
+
 class Job:
     """One attempt at a stage, as its ``run`` sees it."""
 
@@ -71,6 +78,10 @@ class Job:
         self.inputs: dict[str, Manifest] = document.inputs
         self.document = document
         self.config: Any = spec.parse(document.config, document.inputs)
+        if spec.key(self.config, document.inputs) != document.key:
+            raise UserError(
+                f"{spec.name}: the code has changed since this job was made; start the stage again"
+            )
         self.store: Store = open_store(document.storage)
         self.rank = int(os.environ.get("RANK", "0"))
         self.progress = Progress(spec.name, quiet=self.rank != 0)
@@ -91,7 +102,7 @@ class Job:
         return self._verified[name, output]
 
     def model_path(self, name: str) -> Path:
-        """The Hugging Face folder of an input that is a pinned model (resolve) or an exported one (export)."""
+        """The Hugging Face folder of an input that is a pinned model (resolve) or an exported one."""
         manifest = self.inputs[name]
         if manifest.stage == "resolve":
             from compose_rl.stages.sources import local_source
@@ -113,7 +124,7 @@ class Job:
 
     @property
     def checkpoints(self) -> str:
-        """Where this attempt saves its training state: a folder or an s3:// prefix; removed once the stage is done."""
+        """Where this attempt saves its training state, a folder or s3:// prefix; removed at the end."""
         return join(self.store.uri, self.document.folder, "checkpoints")
 
     def earlier_checkpoints(self) -> list[str]:
@@ -227,7 +238,7 @@ def _stored(job: Job, name: str, folder: Path) -> Output:
 
 
 def main(spec: StageSpec, run: Callable[[Job], Result]) -> None:
-    """The end of every ``compose_rl/stages/<x>/run.py``: run the job that ``--job`` names, exit with its code."""
+    """The end of every ``compose_rl/stages/<x>/run.py``: run the job that ``--job`` names and exit."""
     die_with_parent()
     parser = argparse.ArgumentParser(prog=f"python -m {spec.entry}", description=spec.doc)
     parser.add_argument("--job", required=True, help="path or s3:// URI of the attempt's job.json")
@@ -237,21 +248,18 @@ def main(spec: StageSpec, run: Callable[[Job], Result]) -> None:
 def _run(spec: StageSpec, run: Callable[[Job], Result], uri: str) -> int:
     store, name = split(uri)
     try:
-        document = parse(JobFile, json.loads(store.read(name)), uri)
-        execute(Job(spec, document), run)
+        execute(Job(spec, parse(JobFile, json.loads(store.read(name)), uri)), run)
     except Exception as error:
-        code = getattr(error, "exit_code", EXIT_BUG)
-        if not isinstance(error, UserError | TransientError):
+        expected = isinstance(error, UserError | TransientError)
+        code = error.exit_code if expected else EXIT_BUG
+        message = str(error) if expected else f"{type(error).__name__}: {error}"
+        if not expected:
             traceback.print_exc()
         # A launcher such as torchrun keeps only "failed"; this tells the one that started it why.
-        failure = {
-            "exit_code": code,
-            "message": str(error) or type(error).__name__,
-            "kind": type(error).__name__,
-        }
+        # Of several processes the first to fail says it: what the others then see follows from that.
         with contextlib.suppress(UserError, TransientError):
-            store.create(FAILURE_NAME, json.dumps(failure).encode())
-        if isinstance(error, UserError | TransientError) and PARENT_VARIABLE not in os.environ:
+            store.create(FAILURE_NAME, Failure(exit_code=code, message=message).model_dump_json().encode())
+        if expected and PARENT_VARIABLE not in os.environ:
             print(f"error: {error}", file=sys.stderr)
         return code
     return 0

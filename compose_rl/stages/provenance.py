@@ -40,7 +40,7 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def commit() -> str:
-    """The git commit of the code: ``COMPOSE_RL_COMMIT`` (images carry it), else that of the checkout, else empty."""
+    """The git commit of the code: ``COMPOSE_RL_COMMIT`` (set in images), else the checkout's, else empty."""
     given = os.environ.get("COMPOSE_RL_COMMIT")
     if given is not None:
         return given

@@ -25,8 +25,8 @@ NAMES = (
     "export",
     "evaluate",
 )
-"""Every stage, in pipeline order. Stage ``x`` lives in ``compose_rl/stages/x/``: ``spec.py`` (light, has ``SPEC``)
-and ``run.py`` (heavy, started as ``python -m compose_rl.stages.x.run``)."""
+"""Every stage, in pipeline order. Stage ``x`` lives in ``compose_rl/stages/x/``: ``spec.py`` (light, has
+``SPEC``) and ``run.py`` (heavy, started as ``python -m compose_rl.stages.x.run``)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,6 +41,10 @@ class Store(Protocol):
         """The content; raises :class:`NotFound`."""
         ...
 
+    def sha256(self, path: str) -> str:
+        """SHA-256 of the content, read now and never whole in memory; raises :class:`NotFound`."""
+        ...
+
     def write(self, path: str, data: bytes) -> None:
         """Write or replace; a reader sees the old content or the new, never a part."""
         ...

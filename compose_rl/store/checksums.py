@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +25,7 @@ _FRESH_NS = 50_000_000
 
 
 def cache_root() -> Path:
-    """Where downloads and checksums are kept: ``COMPOSE_RL_CACHE``, else the user's cache folder, else a temporary one."""
+    """Where downloads and checksums lie: ``COMPOSE_RL_CACHE``, the user's cache, or a temporary folder."""
     given = os.environ.get("COMPOSE_RL_CACHE")
     root = (
         Path(given)
@@ -121,7 +121,7 @@ def verify(folder: Path, files: Sequence[File], remedy: str) -> None:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Generator[None]:
     """Hold the lock file ``path``; other processes of this machine wait."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

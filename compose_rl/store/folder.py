@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from compose_rl.errors import TransientError, UserError
@@ -32,7 +33,7 @@ _TEMPORARY = ".tmp-"
 
 
 @contextlib.contextmanager
-def storage_errors(where: str | Path) -> Iterator[None]:
+def storage_errors(where: str | Path) -> Generator[None]:
     """Turn what the operating system says about a file into one line with a remedy."""
     try:
         yield
@@ -57,6 +58,10 @@ class FolderStore:
     def read(self, path: str) -> bytes:
         with storage_errors(self.root / path):
             return (self.root / path).read_bytes()
+
+    def sha256(self, path: str) -> str:
+        with storage_errors(self.root / path), (self.root / path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def write(self, path: str, data: bytes) -> None:
         target = self.root / path
@@ -122,7 +127,7 @@ class FolderStore:
 
     @staticmethod
     @contextlib.contextmanager
-    def _written(target: Path, data: bytes) -> Iterator[Path]:
+    def _written(target: Path, data: bytes) -> Generator[Path]:
         """A file beside ``target`` that holds ``data`` on the disk; gone afterwards."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")

@@ -1,4 +1,4 @@
-"""The manifest: what a stage made, from what, and where it lies. Written last, so that its presence means done."""
+"""The manifest: what a stage made, from what, and where it lies. Written last: its presence means done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field, field_validator
 
@@ -64,7 +64,7 @@ class Manifest(Config):
     metrics: dict[str, float] = Field(default_factory=dict)
     """Scalars, finite."""
     info: dict[str, Any] = Field(default_factory=dict)
-    """Small facts that later stages check without heavy imports: vocabulary size, columns, lengths, counts."""
+    """Small facts that later stages check without heavy imports: vocabulary, columns, lengths, counts."""
     created: str = ""
     """UTC, ISO 8601."""
     seconds: float = 0.0
@@ -101,7 +101,7 @@ class Manifest(Config):
             raise UserError(
                 f"{where}: not a manifest but {type(document).__name__}; give a stage's manifest.json"
             )
-        return parse(cls, document, where)
+        return parse(cls, cast(dict[str, Any], document), where)
 
     def output(self, name: str) -> Output:
         """The output called ``name``.
@@ -111,7 +111,8 @@ class Manifest(Config):
         """
         if name not in self.outputs:
             raise UserError(
-                f"{self.uri}: stage '{self.stage}' has no output '{name}'; it has: {', '.join(sorted(self.outputs))}"
+                f"{self.uri}: stage '{self.stage}' has no output '{name}';"
+                f" it has: {', '.join(sorted(self.outputs))}"
             )
         return self.outputs[name]
 

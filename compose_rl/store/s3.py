@@ -1,11 +1,14 @@
+# boto3 comes without types.
+# pyright: reportMissingTypeStubs=false, reportUnknownVariableType=false, reportUnknownMemberType=false
 """A store in an S3 bucket, or in anything that speaks S3 (``AWS_ENDPOINT_URL`` or ``S3_ENDPOINT_URL``)."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +21,7 @@ __all__ = ["S3Store"]
 
 _ATTEMPTS = 5
 _CONCURRENT_FILES = 4
+_CHUNK_BYTES = 1 << 20
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 _USER = {
     "NoSuchBucket": "the bucket does not exist; create it or choose another",
@@ -43,7 +47,7 @@ class S3Store:
 
     @functools.cached_property
     def _client(self) -> Any:
-        import boto3
+        from boto3.session import Session
         from botocore.config import Config
 
         endpoint = os.environ.get("S3_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL")
@@ -53,11 +57,19 @@ class S3Store:
             max_pool_connections=4 * _CONCURRENT_FILES,
         )
         with self._errors(""):
-            return boto3.session.Session().client("s3", endpoint_url=endpoint, config=settings)  # pyright: ignore[reportUnknownMemberType]
+            return Session().client("s3", endpoint_url=endpoint, config=settings)
 
     def read(self, path: str) -> bytes:
         with self._errors(path):
             return self._client.get_object(Bucket=self.bucket, Key=self._key(path))["Body"].read()
+
+    def sha256(self, path: str) -> str:
+        found = hashlib.sha256()
+        with self._errors(path):
+            body = self._client.get_object(Bucket=self.bucket, Key=self._key(path))["Body"]
+            for chunk in body.iter_chunks(_CHUNK_BYTES):
+                found.update(chunk)
+        return found.hexdigest()
 
     def write(self, path: str, data: bytes) -> None:
         with self._errors(path):
@@ -143,7 +155,7 @@ class S3Store:
         return self._prefix + path.strip("/")
 
     @contextlib.contextmanager
-    def _errors(self, path: str, passed: set[str] | None = None) -> Iterator[None]:
+    def _errors(self, path: str, passed: set[str] | None = None) -> Generator[None]:
         """Turn what S3 or the network says into one line with a remedy; codes in ``passed`` go through."""
         from boto3.exceptions import S3UploadFailedError
         from botocore import exceptions

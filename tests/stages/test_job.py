@@ -9,7 +9,9 @@ from compose_rl.stages.spec import StageSpec
 from compose_rl.store.manifest import Manifest
 
 
-def test_a_stage_writes_its_outputs_and_a_manifest_that_describes_them(toy: StageSpec, tmp_path: Path) -> None:
+def test_a_stage_writes_its_outputs_and_a_manifest_that_describes_them(
+    toy: StageSpec, tmp_path: Path
+) -> None:
     outcome = run_stage(toy, {"text": "abc"}, {}, str(tmp_path / "store"))
     manifest = outcome.manifest
     assert not outcome.cached

@@ -1,0 +1,75 @@
+"""The files of a pinned source, on this machine."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from compose_rl.errors import TransientError, UserError
+from compose_rl.stages.resolve.content import PICKLES
+from compose_rl.store import split
+from compose_rl.store.checksums import locked, verify
+from compose_rl.store.manifest import File, Manifest
+
+__all__ = ["local_source"]
+
+
+def local_source(manifest: Manifest, cache: Path) -> Path:
+    """The pinned model folder, or the pinned dataset's file or folder.
+
+    In place where it is local; else downloaded once below ``cache``. A hub dataset is its snapshot's folder:
+    ``datasets.load_dataset(str(folder), name=info["subset"], split=info["split"])``.
+
+    Args:
+        manifest: a manifest of stage ``resolve``.
+
+    Raises:
+        UserError: it has changed since it was pinned, or is no longer there.
+        TransientError: hub or storage cannot be reached.
+    """
+    info = manifest.info
+    if "revision" in info:
+        return _snapshot(info)
+    uri = str(info["uri"])
+    files = [File.model_validate(file) for file in info["files"]]
+    remedy = "run the stage 'resolve' again"
+    # A source of one file is that file; its recorded path is its name.
+    single = len(files) == 1 and uri.rsplit("/", 1)[-1] == files[0].path
+    if "://" not in uri:
+        path = Path(uri)
+        verify(path.parent if single else path, files, remedy)
+        return path
+    folder = cache / "sources" / manifest.key
+    with locked(folder.with_name(f"{manifest.key}.lock")):
+        try:
+            verify(folder, files, remedy)
+        except UserError:
+            shutil.rmtree(folder, ignore_errors=True)
+            store, name = split(uri)
+            for file in files:
+                store.download(name if single else f"{name}/{file.path}", folder / file.path)
+            verify(folder, files, remedy)
+    return folder / files[0].path if single else folder
+
+
+def _snapshot(info: dict[str, Any]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+    from requests.exceptions import ConnectionError as NoConnection
+    from requests.exceptions import Timeout
+
+    name, revision = str(info["uri"]), str(info["revision"])
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                repo_type=str(info["kind"]),
+                ignore_patterns=[f"*{suffix}" for suffix in sorted(PICKLES)],
+            )
+        )
+    except (HfHubHTTPError, NoConnection, Timeout, OSError) as error:
+        raise TransientError(
+            f"{info['kind']} '{name}' at {revision[:12]}: {' '.join(str(error).split())}"
+        ) from error
