@@ -6,8 +6,12 @@ in the backward, so no T x T mask is ever built. Padding has group -1 and gets z
 generation step with its cache) goes to plain SDPA.
 """
 
+# transformers is typed in part only.
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
+
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from typing import Any
 
 import torch
@@ -24,9 +28,8 @@ __all__ = ["PACKED_ATTENTION", "layout_from_positions", "layout_mask", "packed_a
 
 PACKED_ATTENTION = "compose_rl_packed"
 
-_rows_of_mask: WeakTensorKeyDictionary[Any, list[Row]] = (
-    WeakTensorKeyDictionary()
-)  # one layout serves all layers
+# One layout serves all layers of a forward.
+_rows_of_mask: MutableMapping[Tensor, list[Row]] = WeakTensorKeyDictionary()
 
 
 def layout_mask(packed: Packed) -> Tensor:
@@ -98,8 +101,8 @@ def refuse_unsupported(dropout: float, sliding_window: int | None, softcap: floa
         raise UserError(f"attention dropout is {dropout}: packed training needs attention_dropout: 0")
     if sliding_window is not None:
         raise UserError(
-            f"sliding_window is {sliding_window}: packed attention has no sliding window; set sliding_window: null"
-            " if no sample is longer than the window, or use the padded path"
+            f"sliding_window is {sliding_window}: packed attention has none; set sliding_window: null if no"
+            " sample is longer than the window, or use the padded path"
         )
     if softcap is not None:
         raise UserError(

@@ -8,9 +8,9 @@ pair.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import cache
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 __all__ = ["attend_flex", "visible"]
 
-_block_masks: WeakTensorKeyDictionary[Any, BlockMask] = WeakTensorKeyDictionary()
+_block_masks: MutableMapping[Tensor, BlockMask] = WeakTensorKeyDictionary()
 
 
 def visible(layout: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
@@ -36,7 +36,7 @@ def visible(layout: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor
 
 @cache
 def _compiled() -> Callable[..., Tensor]:
-    return torch.compile(flex_attention, dynamic=True)
+    return cast(Callable[..., Tensor], torch.compile(flex_attention, dynamic=True))
 
 
 def attend_flex(query: Tensor, key: Tensor, value: Tensor, layout: Tensor, scale: float) -> Tensor:
@@ -50,7 +50,7 @@ def attend_flex(query: Tensor, key: Tensor, value: Tensor, layout: Tensor, scale
     if mask is None:
         mask = create_block_mask(visible(layout), batch, None, length, length, device=str(query.device))
         _block_masks[layout] = mask
-    attend = _compiled() if query.is_cuda else flex_attention
+    attend = _compiled() if query.is_cuda else cast(Callable[..., Tensor], flex_attention)
     grouped = query.size(1) != key.size(1)
     out = attend(query, key, value, block_mask=mask, scale=scale, enable_gqa=grouped)
     return out.transpose(1, 2).contiguous()

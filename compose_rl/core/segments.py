@@ -12,7 +12,7 @@ no mask is built.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ from torch.autograd.function import once_differentiable
 
 __all__ = ["Row", "attend_rows", "find_rows"]
 
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+_flash: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def attend_rows(query: Tensor, key: Tensor, value: Tensor, rows: list[Row], scal
     ]
     # Grouped queries: the flash kernel wants as many key heads as query heads.
     key, value = (x.repeat_interleave(repeats, dim=1) if repeats > 1 else x for x in streams[1:])
-    out = _RowAttention.apply(streams[0], key, value, rows, scale)
+    out = cast(Tensor, _RowAttention.apply(streams[0], key, value, rows, scale))
     return out.view(batch, length, heads, width)
 
 
@@ -115,9 +115,9 @@ class _RowAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, lse = ctx.saved_tensors
-        out, grad = (x.movedim(0, 1)[None] for x in (out, grad.contiguous()))
+        out, grad = (x.movedim(0, 1)[None] for x in (out, grad_outputs[0].contiguous()))
         grads = [torch.zeros_like(x) for x in (query, key, value)]
 
         def accumulate(queries: slice, keys: slice, causal: bool) -> None:

@@ -30,8 +30,8 @@ def check_packable(config: PretrainedConfig) -> None:
     """
     if config.model_type not in PACKED_MODEL_TYPES:
         raise UserError(
-            f"model_type is {config.model_type}: packed training supports {', '.join(sorted(PACKED_MODEL_TYPES))};"
-            " use the padded path (packed: false)"
+            f"model_type is {config.model_type}: packed training supports"
+            f" {', '.join(sorted(PACKED_MODEL_TYPES))}; use the padded path (packed: false)"
         )
     for name in _DROPOUTS:
         if getattr(config, name, 0.0):
