@@ -7,8 +7,10 @@ import json
 import random
 import sys
 from collections.abc import Iterable
+from importlib.resources import files
 from itertools import islice
 from pathlib import Path
+from string import Template
 
 from compose_rl.demo.language import instructions, preferences, requests
 
@@ -34,6 +36,13 @@ def write_data(folder: Path, seed: int, sizes: dict[str, int] = SIZES) -> None:
     _write(folder / "instructions.jsonl", instructions(source, rng, sizes["instructions"]))
 
 
+def write_parameters(folder: Path) -> None:
+    """Write ``parameters.yaml``: what ``pipelines/dpo.py`` needs to run on the demo in ``folder``."""
+    text = files("compose_rl.demo").joinpath("parameters.yaml").read_text(encoding="utf-8")
+    filled = Template(text).substitute(folder=folder.resolve())
+    (folder / "parameters.yaml").write_text(filled, encoding="utf-8")
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m compose_rl.demo", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
@@ -43,6 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
     from compose_rl.demo.model import save_base_model
 
     save_base_model(options.out / "model", options.seed)
+    write_parameters(options.out)
     sys.stdout.write(f"Demo data and untrained model: {options.out}\n")
 
 

@@ -45,7 +45,7 @@ def _check_vocabularies(inputs: Mapping[str, Manifest]) -> None:
         for model in {"policy", "baseline", "reward_model"} & sizes.keys():
             if sizes[data] > sizes[model]:
                 raise UserError(
-                    f"evaluate: '{model}' knows {sizes[model]} tokens, the tokenizer of '{data}' {sizes[data]};"
+                    f"evaluate: '{model}' has a vocabulary of {sizes[model]}, '{data}' one of {sizes[data]};"
                     " tokenize with this model's tokenizer"
                 )
 
