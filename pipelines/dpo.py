@@ -1,5 +1,7 @@
 """The offline chain: from raw preferences to an aligned, exported, evaluated model."""
 
+from typing import Any
+
 from kfp import dsl
 
 from components.evaluate.component import evaluate
@@ -19,6 +21,7 @@ def dpo(
     base_model: str,
     preferences: str,
     storage: str,
+    validation: str = "",
     instructions: str = "",
     prompts: str = "",
     loss_type: str = "dpo",
@@ -33,6 +36,7 @@ def dpo(
         base_model: the model to start from.
         preferences: pairs of a chosen and a rejected answer.
         storage: folder or s3:// prefix for results.
+        validation: held-out pairs; empty: a share of the preferences.
         instructions: data for supervised fine-tuning; empty: start from the base model itself.
         prompts: what to answer in the evaluation; empty: the prompts of held-out pairs.
         loss_type: dpo, ipo, kto, rpo, rcdpo, rebel, ...
@@ -46,17 +50,18 @@ def dpo(
     # What the outside world holds, pinned.
     base = step("resolve_model", resolve, kind="model", uri=base_model)
     raw_preferences = step("resolve_preferences", resolve, kind="dataset", uri=preferences)
+    raw_validation = step("resolve_validation", resolve, kind="dataset", uri=validation)
     raw_instructions = step("resolve_instructions", resolve, kind="dataset", uri=instructions)
     raw_prompts = step("resolve_prompts", resolve, kind="dataset", uri=prompts)
 
-    def tokenized(name: str, source: dsl.Artifact, dataset_type: str) -> dsl.Artifact:
+    def tokenized(name: str, dataset_type: str, **sources: Any) -> Any:
         return step(
-            name, tokenize, dataset_type=dataset_type, max_length=max_length, source=source, tokenizer=base
+            name, tokenize, dataset_type=dataset_type, max_length=max_length, tokenizer=base, **sources
         )
 
-    pairs = tokenized("tokenize_preferences", raw_preferences, "preference")
-    demonstrations = tokenized("tokenize_instructions", raw_instructions, "instruction")
-    questions = tokenized("tokenize_prompts", raw_prompts, "single_prompt")
+    pairs = tokenized("tokenize_preferences", "preference", source=raw_preferences, validation=raw_validation)
+    demonstrations = tokenized("tokenize_instructions", "instruction", source=raw_instructions)
+    questions = tokenized("tokenize_prompts", "single_prompt", source=raw_prompts)
 
     # Where the policy starts: the fine-tuned model, or the base model where there are no instructions.
     tuned = step("sft", sft, procs=procs, model=base, data=demonstrations)

@@ -1,7 +1,8 @@
 """Run a pipeline on this machine: ``kfp.local``, each step a process in the environment of its image.
 
-``kfp.local`` runs container components with a container engine only. This replaces the one class that it uses
-for processes; a test runs a pipeline through it, so that a kfp that works otherwise is noticed.
+``kfp.local`` runs container components with a container engine only. This replaces the class that it uses for
+processes, and the order of steps that do not depend on each other; tests run pipelines through it, so that a
+kfp that works otherwise is noticed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -22,16 +24,17 @@ from typing import Any, TextIO
 
 from kfp import local
 from kfp.dsl.graph_component import GraphComponent
-from kfp.local import subprocess_task_handler
+from kfp.local import graph_utils, subprocess_task_handler
 from kfp.local.status import Status
 from kfp.local.task_handler_interface import ITaskHandler
 
 from compose_rl.commands.component import ABSENT, ExecutorInput
 from compose_rl.launch.environments import interpreter
 from compose_rl.stages.lifeline import die_with_parent_hook
+from compose_rl.stages.spec import NAMES
 from compose_rl.store.manifest import Manifest
 
-__all__ = ["Run", "StepFailed", "StepRun", "environment_of", "run"]
+__all__ = ["Run", "StepFailed", "StepRun", "environment_of", "ordered", "run"]
 
 
 class StepFailed(Exception):  # noqa: N818 (what happened)
@@ -69,7 +72,13 @@ def run(pipeline: GraphComponent, arguments: Mapping[str, Any]) -> Run:
         StepFailed: a step failed; those after it were not started.
     """
     record = Run(out=sys.stdout)
-    with tempfile.TemporaryDirectory(prefix="compose-rl-run-") as folder, _handler(record), _quiet(folder):
+    handler = partial(EnvironmentTaskHandler, record)
+    with (
+        tempfile.TemporaryDirectory(prefix="compose-rl-run-") as folder,
+        _replaced(subprocess_task_handler, "SubprocessTaskHandler", handler),
+        _replaced(graph_utils, "topological_sort_tasks", ordered),
+        _quiet(folder),
+    ):
         local.init(
             local.SubprocessRunner(use_venv=False),
             pipeline_root=folder,
@@ -86,13 +95,35 @@ def run(pipeline: GraphComponent, arguments: Mapping[str, Any]) -> Run:
 
 
 @contextlib.contextmanager
-def _handler(record: Run) -> Iterator[None]:
-    original = subprocess_task_handler.SubprocessTaskHandler
-    subprocess_task_handler.SubprocessTaskHandler = partial(EnvironmentTaskHandler, record)
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    original = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        subprocess_task_handler.SubprocessTaskHandler = original
+        setattr(owner, name, original)
+
+
+def ordered(tasks: Mapping[str, Any]) -> list[str]:
+    """The tasks as a stack, as ``kfp.local`` wants them: data first, so that bad data costs no training.
+
+    Args:
+        tasks: ``PipelineTaskSpec`` by name.
+    """
+    waiting = {name: set(task.dependent_tasks) for name, task in tasks.items()}
+    order: list[str] = []
+    while waiting:
+        ready = [name for name, upstream in waiting.items() if upstream <= set(order)]
+        first = min(ready, key=lambda name: (_rank(tasks[name].component_ref.name), name))
+        del waiting[first]
+        order.append(first)
+    return order[::-1]
+
+
+def _rank(component: str) -> int:
+    """Place of the component's stage in a pipeline; ``comp-tokenize-2`` is the second use of ``tokenize``."""
+    stage = re.sub(r"-\d+$", "", component.removeprefix("comp-")).replace("-", "_")
+    return NAMES.index(stage)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ def reward_model_pipeline(
     base_model: str,
     preferences: str,
     storage: str,
+    validation: str = "",
     dataset_type: str = "preference",
     max_length: int = 0,
     procs: int = 1,
@@ -26,6 +27,7 @@ def reward_model_pipeline(
         base_model: the model to start from.
         preferences: pairs of a chosen and a rejected answer, or labelled texts.
         storage: folder or s3:// prefix for results.
+        validation: held-out rows; empty: a share of the preferences.
         dataset_type: preference or classifier.
         max_length: tokens of a sample; 0: the default of the tokenize stage.
         procs: processes of the training job.
@@ -35,12 +37,14 @@ def reward_model_pipeline(
 
     base = step("resolve_model", resolve, kind="model", uri=base_model)
     raw = step("resolve_preferences", resolve, kind="dataset", uri=preferences)
+    raw_validation = step("resolve_validation", resolve, kind="dataset", uri=validation)
     data = step(
         "tokenize_preferences",
         tokenize,
         dataset_type=dataset_type,
         max_length=max_length,
         source=raw,
+        validation=raw_validation,
         tokenizer=base,
     )
     scorer = step("reward_model", reward_model, procs=procs, model=base, data=data)

@@ -18,6 +18,7 @@ def tokenize(
     manifest: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.Markdown],
+    validation: dsl.Input[dsl.Artifact] = None,
 ):
     """Turn raw rows into tokenized MDS shards.
 
@@ -32,5 +33,6 @@ def tokenize(
         manifest: the shards.
         metrics: rows kept and dropped.
         report: what was read, kept and dropped, and why.
+        validation: the pinned held-out dataset; a share of the source if not given.
     """
     return stage_container(SPEC, settings={"dataset_type": "dataset_type", "max_length": "max_length"})

@@ -1,0 +1,89 @@
+"""Parameters on the command line: typed, named in errors, checked before anything starts."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("kfp")
+
+from compose_rl.errors import UserError
+from pipelines.checks import check, steps
+from pipelines.dpo import dpo
+from pipelines.parameters import declared, parsed, with_defaults
+
+KNOWN = declared(dpo.pipeline_spec)
+GIVEN = {"base_model": "m", "preferences": "p.jsonl", "storage": "/s"}
+
+
+def values(**changed: object) -> dict[str, object]:
+    return with_defaults({**GIVEN, **changed}, KNOWN)
+
+
+def test_values_get_their_parameters_types() -> None:
+    found = parsed(["beta=0.25", "procs=2", "base_model=a=b"], KNOWN)
+    assert found == {"beta": 0.25, "procs": 2, "base_model": "a=b"}
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ("beta=strong", "'beta' is a number"),
+        ("procs=1.5", "'procs' is a whole number"),
+        ("bta=0.1", "unknown key 'bta'; did you mean 'beta'?"),
+        ("beta", "write -p name=value"),
+    ],
+)
+def test_bad_items_are_named(item: str, words: str) -> None:
+    with pytest.raises(UserError, match=words.replace("?", "[?]")):
+        parsed([item], KNOWN)
+
+
+def test_missing_parameter_is_named() -> None:
+    with pytest.raises(UserError, match="preferences missing; give -p preferences="):
+        with_defaults({"base_model": "m", "storage": "/s"}, KNOWN)
+
+
+def test_defaults_keep_their_types() -> None:
+    found = values()
+    assert (found["procs"], found["loss_type"], found["config"]) == (1, "dpo", "")
+    assert isinstance(found["procs"], int)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"loss_type": "dppo"}, "dppo"),
+        ({"beta": -1.0}, "beta=-1"),
+        ({"config": "{sfft: {}}"}, "config: unknown key 'sfft'; did you mean 'sft'?"),
+        ({"config": "offline_rl: {global_train_batchsize: 8}"}, "did you mean 'global_train_batch_size'?"),
+        ({"config": "tokenize_preferences: {max_length: long}"}, "max_length='long'"),
+        ({"config": "tokenize_prompts: 7"}, "tokenize_prompts=7"),
+        ({"config": "[1]"}, "no mapping"),
+        ({"config": "a: ["}, "not YAML"),
+    ],
+)
+def test_values_are_checked_against_the_stages(changed: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(dpo.pipeline_spec, values(prompts="q.jsonl", **changed))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_good_values_pass() -> None:
+    check(dpo.pipeline_spec, values(beta=0.2, config="offline_rl: {max_duration: 2ep}"))
+
+
+def test_every_step_has_a_name_of_its_own() -> None:
+    names = [step.name for step in steps(dpo.pipeline_spec, values())]
+    assert len(set(names)) == len(names)
+
+
+def test_error_comes_from_the_command_line_too() -> None:
+    script = Path(__file__).parents[2] / "pipelines/dpo.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--run", "-p", "bta=1"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: parameters: unknown key 'bta'")
