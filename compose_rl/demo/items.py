@@ -23,7 +23,7 @@ ITEMS: dict[str, tuple[str, ...]] = {
 """Names by kind, each kind in alphabetical order. No name is a word of the demo's sentences."""
 
 _NAMES = frozenset(name for names in ITEMS.values() for name in names)
-_ANSWER = re.compile(r"[A-Z][^:]*:(?:\n[a-z]+)+")
+_SENTENCE = re.compile(r"[A-Z][^:]*:")
 
 
 def named_items(text: str) -> list[str]:
@@ -33,8 +33,8 @@ def named_items(text: str) -> list[str]:
 
 def well_formed(prompt: str, answer: str) -> bool:
     """Whether the answer is a sentence and a line for each of the prompt's items, in any order."""
-    items = named_items(answer)
-    return bool(_ANSWER.fullmatch(answer.strip())) and sorted(items) == sorted(named_items(prompt))
+    sentence, *lines = answer.split("\n")
+    return bool(_SENTENCE.fullmatch(sentence)) and sorted(lines) == sorted(named_items(prompt))
 
 
 def sorted_items(prompt: str, answer: str, reference: str | None = None) -> bool:

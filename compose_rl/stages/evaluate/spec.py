@@ -18,6 +18,11 @@ REWARD_CLASSES = ("sequence_classification", "reward_value_head")
 def _check(config: Evaluate, inputs: Mapping[str, Manifest]) -> None:
     if config.verifier is not None:
         verifier_source(config.verifier)
+    for name in ("policy", "baseline"):
+        if (given := inputs[name].info.get("model_class", "causal_lm")) != "causal_lm":
+            raise UserError(
+                f"evaluate: input '{name}' ({inputs[name].uri}) is a '{given}'; give a causal language model"
+            )
     _check_type(inputs, "preferences", ("preference",))
     _check_type(inputs, "prompts", PROMPT_TYPES)
     reward_model = inputs.get("reward_model")

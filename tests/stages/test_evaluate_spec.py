@@ -1,0 +1,116 @@
+"""What evaluate refuses before anything heavy is imported, and what its key is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compose_rl.errors import UserError
+from compose_rl.stages.evaluate.spec import SPEC
+from compose_rl.store.manifest import Manifest
+
+
+def manifest(stage: str, key: str = "k", **info: Any) -> Manifest:
+    return Manifest(
+        stage=stage,
+        version=1,
+        key=key,
+        uri=f"/store/{stage}/{key}/manifest.json",
+        attempt="1",
+        config={},
+        info=info,
+    )
+
+
+def inputs(**changes: Manifest) -> dict[str, Manifest]:
+    return {
+        "policy": manifest("export", model_class="causal_lm", vocab_size=100),
+        "baseline": manifest("resolve"),
+        "preferences": manifest("tokenize", dataset_type="preference", vocab_size=99),
+    } | changes
+
+
+def test_policy_baseline_and_pairs_are_enough() -> None:
+    assert SPEC.parse({}, inputs()).verifier is None
+
+
+@pytest.mark.parametrize(
+    ("config", "changes", "message"),
+    [
+        (
+            {"verifier": "gsm8"},
+            {},
+            r"verifier='gsm8': no such module; give one of: gsm8k, or the dotted path",
+        ),
+        ({"verifier": "no.such.module"}, {}, r"verifier='no.such.module': no such module"),
+        (
+            {"verifier": "compose_rl.demo.items.sorted"},
+            {},
+            r"has no function 'sorted'; it has: named_items, sorted_items, well_formed",
+        ),
+        ({"temperature": -1}, {}, r"temperature=-1"),
+        ({"num_prompt": 3}, {}, r"unknown key 'num_prompt'; did you mean 'num_prompts'"),
+        (
+            {},
+            {"preferences": manifest("tokenize", dataset_type="instruction")},
+            r"input 'preferences' .* has dataset_type 'instruction'; it takes preference",
+        ),
+        (
+            {},
+            {"reward_model": manifest("export", model_class="causal_lm")},
+            r"input 'reward_model' .* is a 'causal_lm'; give the export of a reward model",
+        ),
+        (
+            {},
+            {"policy": manifest("export", model_class="causal_lm", vocab_size=98)},
+            r"'policy' has a vocabulary of 98, 'preferences' one of 99; tokenize with this model's tokenizer",
+        ),
+        (
+            {},
+            {"policy": manifest("export", model_class="sequence_classification", vocab_size=100)},
+            r"input 'policy' .* is a 'sequence_classification'; give a causal language model",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_in_one_line(
+    config: dict[str, Any], changes: dict[str, Manifest], message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        SPEC.parse(config, inputs(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def key(config: dict[str, Any], changes: dict[str, Manifest]) -> str:
+    given = inputs(**changes)
+    return SPEC.key(SPEC.parse(config, given), given)
+
+
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        ({"seed": 1}, {}),
+        ({"num_prompts": 3}, {}),
+        ({"batch_size": 3}, {}),
+        ({"temperature": 0.5}, {}),
+        ({"verifier": "gsm8k"}, {}),
+        ({}, {"policy": manifest("export", key="other", model_class="causal_lm")}),
+        ({}, {"prompts": manifest("tokenize", dataset_type="single_prompt")}),
+        ({}, {"reward_model": manifest("export", model_class="sequence_classification")}),
+    ],
+)
+def test_what_changes_the_result_changes_the_key(
+    config: dict[str, Any], changes: dict[str, Manifest]
+) -> None:
+    assert key(config, changes) != key({}, {})
+
+
+def test_the_verifiers_source_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "my_own_verifier.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    keys: list[str] = []
+    for body in ("return True", "return False"):
+        source.write_text(f"def check(prompt, answer, reference):\n    {body}\n")
+        keys.append(key({"verifier": "my_own_verifier.check"}, {}))
+    assert keys[0] != keys[1]
