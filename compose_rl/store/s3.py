@@ -32,6 +32,8 @@ _USER = {
     "ExpiredToken": "the credentials have expired; renew them",
     "InvalidBucketName": "the bucket's name is not valid; check the URI",
 }
+_RETRIED = {408, 409, 425, 429}
+"""Refusals that pass by themselves."""
 T = TypeVar("T")
 
 
@@ -176,8 +178,9 @@ class S3Store:
             raise UserError(f"{where}: {' '.join(str(error).split())}") from error
         except S3UploadFailedError as error:
             cause = error.__context__
-            code = _code(cause) if isinstance(cause, exceptions.ClientError) else ""
-            raise _translated(where, code, error) from error
+            if isinstance(cause, exceptions.ClientError):
+                raise _translated(where, _code(cause), cause) from error
+            raise TransientError(f"{where}: {' '.join(str(error).split())}") from error
         except exceptions.BotoCoreError as error:
             raise TransientError(f"{where}: {' '.join(str(error).split())}") from error
 
@@ -191,7 +194,12 @@ def _translated(where: str, code: str, error: Exception) -> Exception:
         return NotFound(f"{where}: not found; check the URI")
     if code in _USER:
         return UserError(f"{where}: {_USER[code]}")
-    return TransientError(f"{where}: {' '.join(str(error).split())}")
+    message = f"{where}: {' '.join(str(error).split())}"
+    response = getattr(error, "response", {})
+    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    if 400 <= status < 500 and status not in _RETRIED:
+        return UserError(f"{message}; check the URI, the credentials and AWS_ENDPOINT_URL")
+    return TransientError(message)
 
 
 def _each(function: Callable[[T], None], items: list[T]) -> None:
