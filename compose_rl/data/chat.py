@@ -86,8 +86,8 @@ class ChatRenderer:
         whole = self._render([*messages, {"role": "assistant", "content": answer}])
         if not whole.startswith(prompt):
             raise UserError(
-                f"tokenizer '{self._tokenizer.name_or_path}': its chat template renders a prompt otherwise than the"
-                " beginning of the conversation; set chat_template to one that does not"
+                f"tokenizer '{self._tokenizer.name_or_path}': its chat template renders a prompt differently"
+                " from the beginning of the conversation; set chat_template to one that does not"
             )
         return self._ended(whole[len(prompt) :])
 

@@ -36,7 +36,7 @@ class InstructionDecoder:
         tokens, labels = token_column(row, "input_ids"), token_column(row, "labels")
         if len(tokens) != len(labels):
             raise UserError(
-                f"instruction shards: {len(tokens)} input_ids but {len(labels)} labels; tokenize the data again"
+                f"instruction shards: {len(tokens)} input_ids but {len(labels)} labels; tokenize again"
             )
         return {"pieces": (tokens, labels), "length": len(tokens)}
 

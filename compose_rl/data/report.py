@@ -113,7 +113,8 @@ def check_dropped(report: DataReport, limit: float, where: str) -> None:
     rows = ", ".join(map(str, report.examples[reason]))
     raise UserError(
         f"{where}: {dropped} of {report.rows} rows dropped, over max_dropped_fraction={limit:g};"
-        f" biggest reason: {reason} ({count} rows, for instance {rows}); mend the data or raise max_dropped_fraction"
+        f" biggest reason: {reason} ({count} rows, for instance {rows});"
+        " mend the data or raise max_dropped_fraction"
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from compose_rl.errors import UserError
+from compose_rl.errors import TransientError, UserError
 
 __all__ = ["Row", "count_rows", "hub_rows", "rows"]
 
@@ -47,23 +47,34 @@ def count_rows(path: Path, split: str | None = None) -> int | None:
     return total
 
 
-def hub_rows(snapshot: Path, subset: str | None, split: str | None, name: str) -> tuple[Iterator[Row], int]:
-    """Rows of a hub dataset from the folder of its pinned snapshot, and how many there are.
+def hub_rows(
+    place: str | Path, subset: str | None, split: str | None, name: str
+) -> tuple[Iterator[Row], int]:
+    """Rows of a hub dataset, and how many there are.
+
+    Args:
+        place: the folder of a pinned snapshot, or a hub id.
+        name: what the dataset is called in messages.
 
     Raises:
-        UserError: it has no such subset or split.
+        UserError: there is no such dataset, subset or split.
+        TransientError: the hub cannot be reached.
     """
     import datasets
 
     datasets.disable_progress_bars()
     split = split or "train"
     try:
-        data = datasets.load_dataset(str(snapshot), name=subset, split=split, trust_remote_code=False)
+        data = datasets.load_dataset(str(place), name=subset, split=split, trust_remote_code=False)
     except (ValueError, FileNotFoundError, datasets.exceptions.DatasetsError) as error:
         raise UserError(
             f"dataset '{name}', subset {subset!r}, split {split!r}: {' '.join(str(error).split())};"
-            " check subset and split"
+            " check name, subset and split"
         ) from None
+    except OSError as error:
+        raise TransientError(
+            f"dataset '{name}': the hub does not answer ({' '.join(str(error).split())}); check the network"
+        ) from error
     return _table_rows(data), len(data)
 
 

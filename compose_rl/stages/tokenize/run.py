@@ -106,7 +106,8 @@ def _check_splits(report: DataReport, config: TokenizeConfig, separate: bool) ->
     if kept["validation"] or (config.validation_fraction == 0 and not separate):
         return
     raise UserError(
-        f"tokenize: none of {kept['train']} samples held out, validation_fraction={config.validation_fraction:g};"
+        f"tokenize: none of {kept['train']} samples held out with"
+        f" validation_fraction={config.validation_fraction:g};"
         " raise it, set it to 0 for no validation, or give the input 'validation'"
     )
 
