@@ -1,8 +1,8 @@
 """The document of a training stage: LLM Foundry's YAML, checked before LLM Foundry is imported.
 
 The schema holds the keys of LLM Foundry's ``TrainConfig`` that a stage takes. Its sections (``optimizer``,
-``scheduler``, ``algorithms``, ...) stay plain mappings, which LLM Foundry's registries read; ``model`` and the
-loaders of this project are checked key by key.
+``scheduler``, ``algorithms``, ...) stay plain mappings, which LLM Foundry's registries read; ``model`` and
+the loaders of this project are checked key by key.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which saved training state may be resumed from: a whole one, whose content is what its attempt wrote.
 
-Composer reads training state with ``torch.load(weights_only=False)``, so it is read only where the SHA-256 of every
-file matches the seal that the attempt put beside it, after it. Imports nothing heavy.
+Composer reads training state with ``torch.load(weights_only=False)``, so it is read only where the SHA-256 of
+every file matches the seal that the attempt put beside it, after it. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _local(store: Store, sealed: _Sealed, target: Path) -> Path:
 
 
 def content_digest(path: Path) -> str:
-    """SHA-256 of a file as it is now: what is about to be unpickled is not taken from a cache of checksums."""
+    """SHA-256 of a file as it is now, from no cache: it is about to be unpickled."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

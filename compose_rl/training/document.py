@@ -14,7 +14,7 @@ __all__ = ["check_vocabulary", "training_document"]
 
 
 def training_document(job: Job) -> dict[str, Any]:
-    """The LLM Foundry document of ``job``: its configuration, with paths, data, tokenizer and callbacks filled in.
+    """The LLM Foundry document of ``job``: its configuration with paths, data and callbacks filled in.
 
     Raises:
         UserError: the model's vocabulary is smaller than that of the tokenizer of the data.
@@ -39,7 +39,7 @@ def check_vocabulary(model: Path, tokens: int, slot: str) -> int:
     """The model's vocabulary size, at least ``tokens``.
 
     Raises:
-        UserError: the model has fewer embeddings than the data's tokenizer has tokens, or no readable config.json.
+        UserError: the model has fewer embeddings than the data's tokenizer has tokens, or no config.json.
     """
     path = model / "config.json"
     try:

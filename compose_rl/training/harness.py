@@ -23,8 +23,8 @@ WEIGHTS_NAME = "model.pt"
 def train_stage(job: Job, *, model_class: str, **info: Any) -> Result:
     """Train as ``job.config`` says and fill the outputs ``checkpoint``, ``curves`` and ``logs``.
 
-    Continues from the newest whole training state of an earlier attempt at the same key; the weights are then those
-    of a run that was never interrupted.
+    Continues from the newest whole training state of an earlier attempt at the same key; the weights are then
+    those of a run that was never interrupted.
 
     Args:
         model_class: goes into the manifest; says what ``export`` makes of the weights.
@@ -56,8 +56,8 @@ def _check_machine(config: TrainingConfig) -> None:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if config.global_train_batch_size % processes:
         raise UserError(
-            f"global_train_batch_size={config.global_train_batch_size} cannot be shared by {processes} processes;"
-            " make it a multiple of their number"
+            f"global_train_batch_size={config.global_train_batch_size} cannot be shared by {processes}"
+            " processes; make it a multiple of their number"
         )
 
 
@@ -91,11 +91,6 @@ def _result(trainer: Trainer, job: Job, info: dict[str, Any]) -> Result:
 
     curves = next(c for c in trainer.state.callbacks if isinstance(c, CurvesLogger))
     steps = int(trainer.state.timestamp.batch)
-    if steps == 0:
-        raise UserError(
-            f"{job.spec.name}: no step was taken: the data has {job.inputs['data'].info['samples']['train']} samples and"
-            f" global_train_batch_size is {job.config.global_train_batch_size}; lower it"
-        )
     model = trainer.state.model
     config = getattr(model, "module", model).config
     return Result(

@@ -41,7 +41,8 @@ class StageCheckpoints(Callback):
 
     def _save_if_due(self, state: State, event: Event) -> None:
         batch = int(state.timestamp.batch)
-        finished = (state.get_elapsed_duration() or 0.0) >= 1.0
+        elapsed = state.get_elapsed_duration()
+        finished = elapsed is not None and float(elapsed) >= 1.0
         if finished or batch == self._last or not self._due(state, event):
             return
         self._last = batch

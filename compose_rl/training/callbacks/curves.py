@@ -17,9 +17,9 @@ __all__ = ["CurvesLogger"]
 class CurvesLogger(LoggerDestination):
     """Writes a line per step and per evaluation to ``path``.
 
-    ``{"batch": 12, "epoch": 0, "tokens": 1234, "seconds": 3.2, "metrics": {"loss/train/total": 0.69}}``; ``batch``
-    counts steps done. The lines are part of the training state: an attempt that resumes begins with those of the
-    attempt before it, up to its checkpoint.
+    ``{"batch": 12, "epoch": 0, "tokens": 1234, "seconds": 3.2, "metrics": {"loss/train/total": 0.69}}``;
+    ``batch`` counts steps done. The lines are part of the training state: an attempt that resumes begins with
+    those of the attempt before it, up to its checkpoint.
     """
 
     def __init__(self, path: str) -> None:

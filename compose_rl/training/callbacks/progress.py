@@ -35,8 +35,8 @@ class StageProgress(Callback):
     def batch_end(self, state: State, logger: Logger) -> None:
         assert self._phase is not None
         elapsed = state.get_elapsed_duration()
-        if elapsed:
-            self._phase.total = round(int(state.timestamp.batch) / elapsed) - self._first
+        if elapsed is not None and float(elapsed) > 0:
+            self._phase.total = round(int(state.timestamp.batch) / float(elapsed)) - self._first
         self._phase.advance(1, note=f"loss {state.total_loss_dict['loss/train/total']:.4f}")
 
     def fit_end(self, state: State, logger: Logger) -> None:
