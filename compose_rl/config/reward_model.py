@@ -35,7 +35,7 @@ class RewardModelSettings(Config):
     return_lm_logits: bool = False
     """Also return the language model's logits."""
     min_threshold: float | None = Field(None, allow_inf_nan=False)
-    max_threshold: float | None = Field(None, allow_inf_nan=False)
+    max_threshold: float | None = Field(None, allow_inf_nan=False, validate_default=True)
     """Bounds of a score at inference."""
 
     @field_validator("n_labels")
