@@ -118,7 +118,7 @@ def _failure(job: JobFile, store: Store, code: int) -> Exception:
     try:
         failure = Failure.model_validate_json(store.read(f"{job.folder}/{FAILURE_NAME}"))
     except NotFound:
-        failure = Failure(exit_code=code, message=f"exit code {code}")
+        failure = Failure(exit_code=code, message=f"{job.stage}: exit code {code}, see above")
     if failure.exit_code == EXIT_USER:
         return UserError(failure.message)
     if failure.exit_code == EXIT_TRANSIENT:

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from compose_rl.config.schema import Config, parse
-from compose_rl.errors import EXIT_BUG, TransientError, UserError
+from compose_rl.errors import EXIT_BUG, EXIT_USER, TransientError, UserError
 from compose_rl.progress import Progress
 from compose_rl.stages.lifeline import PARENT_VARIABLE, die_with_parent
 from compose_rl.stages.provenance import commit, image, versions
 from compose_rl.stages.spec import StageSpec
 from compose_rl.store import NotFound, Store, join, open_store, split
 from compose_rl.store.checksums import cache_root, describe, locked, verify
-from compose_rl.store.folder import FolderStore, storage_errors
+from compose_rl.store.folder import FolderStore, no_space, storage_errors
 from compose_rl.store.manifest import MANIFEST_NAME, Input, Manifest, Output
 
 __all__ = ["FAILURE_NAME", "JOB_NAME", "Failure", "Job", "JobFile", "Result", "execute", "main", "published"]
@@ -150,6 +150,11 @@ class Job:
             path.mkdir(parents=True, exist_ok=True)
         return path
 
+    def discard_outputs(self) -> None:
+        """Remove what a failed attempt wrote, except its checkpoints."""
+        for name in ("scratch", *self.outputs):
+            shutil.rmtree(self.work / name, ignore_errors=True)
+
     def clean(self, *, everything: bool = False) -> None:
         """Remove what is no part of the result; with ``everything``, the result too."""
         shutil.rmtree(self.work / "scratch", ignore_errors=True)
@@ -247,19 +252,32 @@ def main(spec: StageSpec, run: Callable[[Job], Result]) -> None:
 
 def _run(spec: StageSpec, run: Callable[[Job], Result], uri: str) -> int:
     store, name = split(uri)
+    job: Job | None = None
     try:
-        execute(Job(spec, parse(JobFile, json.loads(store.read(name)), uri)), run)
+        job = Job(spec, parse(JobFile, json.loads(store.read(name)), uri))
+        execute(job, run)
     except Exception as error:
-        expected = isinstance(error, UserError | TransientError)
-        code = error.exit_code if expected else EXIT_BUG
-        message = str(error) if expected else f"{type(error).__name__}: {error}"
-        if not expected:
-            traceback.print_exc()
+        if job is not None and job.rank == 0:
+            job.discard_outputs()  # before the reason is written, for which a full disk would have no room
+        failure = _failure(error, uri)
+        recorded = False
         # A launcher such as torchrun keeps only "failed"; this tells the one that started it why.
         # Of several processes the first to fail says it: what the others then see follows from that.
         with contextlib.suppress(UserError, TransientError):
-            store.create(FAILURE_NAME, Failure(exit_code=code, message=message).model_dump_json().encode())
-        if expected and PARENT_VARIABLE not in os.environ:
-            print(f"error: {error}", file=sys.stderr)
-        return code
+            store.create(FAILURE_NAME, failure.model_dump_json().encode())
+            recorded = True
+        if failure.exit_code == EXIT_BUG:
+            traceback.print_exc()
+        elif PARENT_VARIABLE not in os.environ or not recorded:
+            print(f"error: {failure.message}", file=sys.stderr)
+        return failure.exit_code
     return 0
+
+
+def _failure(error: Exception, uri: str) -> Failure:
+    if isinstance(error, UserError | TransientError):
+        return Failure(exit_code=error.exit_code, message=str(error))
+    if no_space(error):
+        message = f"{uri.rpartition('/')[0]}: the disk is full; free space or choose another storage"
+        return Failure(exit_code=EXIT_USER, message=message)
+    return Failure(exit_code=EXIT_BUG, message=f"{type(error).__name__}: {error}")

@@ -14,7 +14,7 @@ from pathlib import Path
 from compose_rl.errors import TransientError, UserError
 from compose_rl.store.base import Entry, NotFound
 
-__all__ = ["FolderStore", "storage_errors"]
+__all__ = ["FolderStore", "no_space", "storage_errors"]
 
 _USER = {
     errno.ENOSPC: "the disk is full; free space or choose another storage",
@@ -46,6 +46,15 @@ def storage_errors(where: str | Path) -> Generator[None]:
         if error.errno in _TRANSIENT:
             raise TransientError(f"{place}: {error.strerror}; try again") from error
         raise
+
+
+def no_space(error: BaseException | None) -> bool:
+    """Whether a full disk or quota is what an error comes down to."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 class FolderStore:

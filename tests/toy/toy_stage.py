@@ -15,7 +15,7 @@ from compose_rl.stages.spec import Slot, StageSpec
 
 class ToyConfig(Config):
     text: str = "hello"
-    number: float = 1.0
+    times: int = 1
     pause: float = neutral(0.0, "seconds to wait before the result")
     fail: str = neutral("", "how to fail: user, bug, kill")
     runs: str = neutral("", "a file that gets a line each time the stage really runs")
@@ -47,7 +47,7 @@ def run(job: Job) -> Result:
     earlier = (job.input("earlier", "text") / "text.txt").read_text() if "earlier" in job.inputs else ""
     (job.scratch / "draft.txt").write_text("draft")
     if job.rank == 0:
-        (job.output("text") / "text.txt").write_text(earlier + config.text)
+        (job.output("text") / "text.txt").write_text(earlier + config.text * config.times)
     with job.progress.phase("wait", total=config.pause, unit="s") as phase:
         end = time.monotonic() + config.pause
         while time.monotonic() < end:
