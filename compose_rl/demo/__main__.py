@@ -14,7 +14,7 @@ from string import Template
 
 from compose_rl.demo.language import instructions, preferences, requests
 
-SIZES = {"instructions": 8192, "preferences": 2048, "prompts": 256}
+SIZES = {"instructions": 12288, "preferences": 4096, "prompts": 256}
 """Rows of each file."""
 
 

@@ -42,17 +42,17 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """A Llama of about 1.3 million parameters with random weights."""
+    """A Llama of about 1.6 million parameters with random weights."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=192,
-        intermediate_size=512,
-        num_hidden_layers=3,
-        num_attention_heads=12,
-        num_key_value_heads=12,
+        hidden_size=256,
+        intermediate_size=672,
+        num_hidden_layers=2,
+        num_attention_heads=32,
+        num_key_value_heads=32,
         max_position_embeddings=MAX_LENGTH,
         tie_word_embeddings=True,
-        # Learns several times faster from scratch at this width than with the usual 0.02.
+        # This and the many small heads learn several times faster from scratch, at this width, than the usual.
         initializer_range=0.05,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
