@@ -77,9 +77,10 @@ class AutoModelForCausalLMWithRM(PreTrainedModel):
     _supports_sdpa = True
     _supports_flash_attn_2 = True
 
-    def __init__(self, config: RewardModelConfig) -> None:
+    def __init__(self, config: RewardModelConfig, lm_backbone: PreTrainedModel | None = None) -> None:
+        """Put a fresh head on ``lm_backbone``, or on a fresh language model."""
         super().__init__(config)
-        self.lm_backbone = AutoModelForCausalLM.from_config(config.base_config)
+        self.lm_backbone = lm_backbone or AutoModelForCausalLM.from_config(config.base_config)
         self.value_head = ValueHead(config.hidden_size, config.n_labels, config.p_dropout)
         tied = getattr(self.lm_backbone, "_tied_weights_keys", None) or ()
         self._tied_weights_keys = [f"lm_backbone.{name}" for name in tied]
@@ -95,6 +96,18 @@ class AutoModelForCausalLMWithRM(PreTrainedModel):
 
     def get_output_embeddings(self) -> torch.nn.Module:
         return self.lm_backbone.get_output_embeddings()
+
+    def set_input_embeddings(self, value: torch.nn.Module) -> None:
+        self.lm_backbone.set_input_embeddings(value)
+
+    def set_output_embeddings(self, value: torch.nn.Module) -> None:
+        self.lm_backbone.set_output_embeddings(value)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> torch.nn.Module:
+        embeddings = self.lm_backbone.resize_token_embeddings(*args, **kwargs)
+        self.config.base_config = self.lm_backbone.config
+        self.config.vocab_size = self.lm_backbone.config.vocab_size
+        return embeddings
 
     def forward(
         self,
