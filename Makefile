@@ -6,7 +6,8 @@ DEMO := .demo
 # Tests that need kfp run in the control environment, all others in the training environment.
 CONTROL_TESTS := tests/pipelines tests/components
 PYTEST := -m pytest --timeout=600 --durations=10
-UV = $(or $(shell command -v uv),.venvs/uv/bin/uv)
+# Where uv lies if we had to install it.
+export PATH := $(PATH):$(CURDIR)/.venvs/uv/bin
 LOCK := pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 
@@ -22,9 +23,11 @@ environments:  ## create .venvs/control and .venvs/train from their locks
 environments-test:  ## the same, with what the tests need
 	@$(PYTHON) tools/environments.py --tests control train
 
-demo: environments  ## the whole chain on a small model, from data to report
-	@test -f $(DEMO)/data/model/config.json || $(TRAIN)/bin/python -m compose_rl.demo --out $(DEMO)/data
+demo: environments $(DEMO)/data/parameters.yaml  ## the whole chain on a small model, from data to report
 	@$(CONTROL)/bin/python pipelines/dpo.py --run --storage $(DEMO)/store --parameters $(DEMO)/data/parameters.yaml
+
+$(DEMO)/data/parameters.yaml: $(wildcard compose_rl/demo/*.*) | environments
+	@$(TRAIN)/bin/python -m compose_rl.demo --out $(DEMO)/data
 
 test: environments-test  ## every test, each in the environment it needs
 	@$(CONTROL)/bin/python $(PYTEST) $(CONTROL_TESTS)
@@ -41,13 +44,13 @@ compile: environments  ## write pipelines/compiled/*.yaml
 	@for pipeline in dpo reward_model; do $(CONTROL)/bin/python pipelines/$$pipeline.py --compile || exit; done
 
 lock:  ## recompile the locks from requirements.in
-	@test -x "$(UV)" || $(PYTHON) -m pip install --quiet --target .venvs/uv uv
-	@for name in control train rollout; do \
-		$(UV) $(LOCK) -o images/$$name/requirements.txt images/$$name/requirements.in || exit; done
-	@$(UV) $(LOCK) -c images/train/requirements.txt -o tests/requirements.txt tests/requirements.in
+	@command -v uv > /dev/null || $(PYTHON) -m pip install --quiet --target .venvs/uv uv
+	@for folder in images/control images/train images/rollout benchmarks/trl; do \
+		uv $(LOCK) -o $$folder/requirements.txt $$folder/requirements.in || exit; done
+	@uv $(LOCK) -c images/train/requirements.txt -o tests/requirements.txt tests/requirements.in
 
 bench: environments  ## a DPO step beside TRL's
-	@$(PYTHON) benchmarks/run.py
+	@benchmarks/run.sh
 
 ci: lint types test  ## what a change has to pass
 

@@ -16,7 +16,7 @@ from kfp.dsl.graph_component import GraphComponent
 from components.container import DEFAULT_REGISTRY, DEFAULT_TAG, image
 from compose_rl.errors import UserError
 from pipelines.checks import check
-from pipelines.parameters import declared, parsed, with_defaults
+from pipelines.parameters import declared, parsed, read_file, with_defaults
 
 __all__ = ["compiled", "main"]
 
@@ -54,7 +54,7 @@ def _parser(pipeline: GraphComponent) -> argparse.ArgumentParser:
     here = parser.add_argument_group("with --run")
     here.add_argument("-p", action="append", default=[], metavar="NAME=VALUE", help="one of the parameters")
     here.add_argument("--storage", help=f"parameter storage; default: {DEFAULT_STORAGE}")
-    here.add_argument("--config", type=Path, metavar="FILE", help="parameter config, from a YAML file")
+    here.add_argument("--parameters", metavar="FILE", help="parameters from a YAML file; -p wins over it")
     there = parser.add_argument_group("with --compile")
     there.add_argument("--output", type=Path, metavar="FILE", help="default: pipelines/compiled/NAME.yaml")
     there.add_argument("--image-registry", default=DEFAULT_REGISTRY, help="default: %(default)s")
@@ -95,19 +95,11 @@ def _run(pipeline: GraphComponent, options: argparse.Namespace) -> None:
 
 def _values(pipeline: GraphComponent, options: argparse.Namespace) -> dict[str, Any]:
     known = declared(pipeline.pipeline_spec)
-    values = parsed(options.p, known)
+    values = read_file(options.parameters, known) if options.parameters else {}
+    values |= parsed(options.p, known)
     if options.storage is not None:
         values["storage"] = options.storage
     values.setdefault("storage", DEFAULT_STORAGE)
     if "://" not in values["storage"]:
         values["storage"] = str(Path(values["storage"]).absolute())
-    if options.config is not None:
-        values["config"] = _read(options.config)
     return with_defaults(values, known)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}; give a readable YAML file") from None

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+import yaml
 from google.protobuf.json_format import MessageToDict
 from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from compose_rl.config.schema import unknown_key
 from compose_rl.errors import UserError
 
-__all__ = ["declared", "parsed", "with_defaults"]
+__all__ = ["declared", "parsed", "read_file", "with_defaults"]
 
 KINDS = {
     "STRING": (str, "text"),
@@ -45,6 +47,27 @@ def parsed(items: Iterable[str], known: Mapping[str, Mapping[str, Any]]) -> dict
         except ValueError:
             raise UserError(f"-p {item}: '{name}' is {words}") from None
     return values
+
+
+def read_file(path: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Parameters from a YAML file; ``config`` may be text or a mapping there.
+
+    Raises:
+        UserError: not such a file, or see :func:`parsed`.
+    """
+    try:
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--parameters {path}: {error.strerror}; give a readable YAML file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"--parameters {path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(document, Mapping):
+        raise UserError(f"--parameters {path}: no mapping; write a line 'name: value' per parameter")
+    texts = {
+        name: yaml.safe_dump(value) if isinstance(value, Mapping) else value
+        for name, value in document.items()
+    }
+    return parsed((f"{name}={value}" for name, value in texts.items()), known)
 
 
 def with_defaults(values: Mapping[str, Any], known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

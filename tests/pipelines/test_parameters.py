@@ -11,7 +11,7 @@ pytest.importorskip("kfp")
 from compose_rl.errors import UserError
 from pipelines.checks import check, steps
 from pipelines.dpo import dpo
-from pipelines.parameters import declared, parsed, with_defaults
+from pipelines.parameters import declared, parsed, read_file, with_defaults
 
 KNOWN = declared(dpo.pipeline_spec)
 GIVEN = {"base_model": "m", "preferences": "p.jsonl", "storage": "/s"}
@@ -38,6 +38,29 @@ def test_values_get_their_parameters_types() -> None:
 def test_bad_items_are_named(item: str, words: str) -> None:
     with pytest.raises(UserError, match=words.replace("?", "[?]")):
         parsed([item], KNOWN)
+
+
+def test_parameters_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "parameters.yaml"
+    file.write_text("base_model: m\nbeta: 1.0e-1\nmax_length: 64\nconfig: {sft: {seed: 1}}\n")
+    found = read_file(str(file), KNOWN)
+    assert found.pop("config") == "sft:\n  seed: 1\n"
+    assert found == {"base_model": "m", "beta": 0.1, "max_length": 64}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("bta: 1", "did you mean 'beta'"), ("[1]", "no mapping"), ("a: [", "not YAML")]
+)
+def test_bad_parameter_files_are_named(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "parameters.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=words):
+        read_file(str(file), KNOWN)
+
+
+def test_parameter_file_that_is_not_there_is_named() -> None:
+    with pytest.raises(UserError, match=r"--parameters nowhere\.yaml: No such file"):
+        read_file("nowhere.yaml", KNOWN)
 
 
 def test_missing_parameter_is_named() -> None:
