@@ -178,6 +178,13 @@ def test_light_modules_pull_in_no_heavy_library():
     assert done.stdout.split() == []
 
 
+def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = node.body[0]
+    if ast.get_docstring(node) is None or first.end_lineno is None:
+        return 0
+    return first.end_lineno - first.lineno + 1
+
+
 @EVERY_MODULE
 def test_code_comes_in_small_pieces(module: str):
     source = SOURCES[module].read_text()
@@ -187,7 +194,7 @@ def test_code_comes_in_small_pieces(module: str):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno is not None
-            lines = node.end_lineno - node.lineno + 1
+            lines = node.end_lineno - node.lineno + 1 - docstring_lines(node)
             assert lines <= MAX_FUNCTION_LINES, f"{module}.{node.name} has {lines} lines; split it"
 
 

@@ -11,7 +11,7 @@ __all__ = ["bt_eurus"]
 
 
 def bt_eurus(scores: PairScores) -> LossOutput:
-    """-log sigma(s_c - s_r) - log sigma(s_c) - log sigma(-s_r): Yuan et al., arXiv 2404.02078, section 4.
+    """-log sigma(s_c - s_r) - log sigma(s_c) - log sigma(-s_r): Yuan et al., arXiv 2404.02078, L_BT + L_DR.
 
     The second part draws chosen scores above 0 and rejected ones below, which differences alone leave open.
     """
