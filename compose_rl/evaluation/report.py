@@ -16,7 +16,7 @@ from markupsafe import Markup
 from compose_rl.evaluation.figures import curve_figure, interval_figure, read_curves, select_curves
 from compose_rl.evaluation.measures import Sides
 from compose_rl.evaluation.samples import Samples
-from compose_rl.stages.evaluate.table import headline, markdown, timings
+from compose_rl.evaluation.table import headline, markdown, timings
 from compose_rl.stages.job import Job, fetched
 from compose_rl.stages.provenance import commit, versions
 from compose_rl.store.lineage import ancestry

@@ -14,9 +14,9 @@ from compose_rl.evaluation.measures import Interval, Sides, figures, kl_figures,
 from compose_rl.evaluation.observe import HeldOut, Observation, RewardObservation, observe, observe_rewards
 from compose_rl.evaluation.report import write_report
 from compose_rl.evaluation.samples import Samples
+from compose_rl.evaluation.table import headline, show
 from compose_rl.evaluation.verifiers import load as load_verifier
 from compose_rl.stages.evaluate.spec import SPEC
-from compose_rl.stages.evaluate.table import headline, show
 from compose_rl.stages.job import Job, Result, main
 
 
