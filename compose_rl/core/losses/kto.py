@@ -10,6 +10,7 @@ from torch import Tensor
 from compose_rl.core.losses.compat import original_kto_losses
 from compose_rl.core.losses.terms import log_ratio, pair_log_ratios, pair_output
 from compose_rl.core.losses.types import LossOutput, PairLogps, UnpairedLogps
+from compose_rl.errors import UserError
 
 if TYPE_CHECKING:
     from compose_rl.config.offline_rl import OfflineRLSettings
@@ -23,8 +24,16 @@ def kto(batch: PairLogps | UnpairedLogps, settings: OfflineRLSettings) -> LossOu
     With r = log pi(y|x) / pi_ref(y|x) and z = ``kto_kl``: v = lambda_D sigma(beta (r - z)) for desirable y,
     lambda_U sigma(beta (z - r)) for undesirable y. A pair is one completion of each kind, and counts
     as the mean of the two.
+
+    Raises:
+        UserError: single completions with ``compat``, of which the original knows nothing.
     """
     if isinstance(batch, UnpairedLogps):
+        if settings.compat:
+            raise UserError(
+                "compat=True: the original's kto takes pairs only, and the data has single"
+                " completions; set compat to false"
+            )
         return _unpaired(batch, settings)
     chosen, rejected = pair_log_ratios(batch, settings)
     if settings.compat:

@@ -19,6 +19,7 @@ from compose_rl.core.losses import (  # noqa: E402
     kto_kl,
     kto_kl_sums,
 )
+from compose_rl.errors import UserError  # noqa: E402
 
 # --- KTO
 
@@ -86,6 +87,11 @@ def test_kto_kl_adds_over_ranks_is_clamped_and_carries_no_gradient():
 def test_kto_without_its_kl_is_refused():
     with pytest.raises(ValueError, match="kto_kl_sums"):
         OFFLINE_LOSSES["kto"](replace(pairs_from([a_row()]), kl=None), OfflineRLSettings(loss_type="kto"))
+
+
+def test_original_kto_refuses_single_completions():
+    with pytest.raises(UserError, match="compat=True: the original's kto takes pairs only"):
+        UNPAIRED_LOSSES["kto"](unpaired_from([a_row()]), OfflineRLSettings(loss_type="kto", compat=True))
 
 
 def test_original_kto_depends_on_the_microbatch_and_ours_does_not():
