@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Makes TRL's environment from its lock and runs the DPO benchmark; arguments go to benchmarks/dpo_step.py.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+lock=benchmarks/trl/requirements.txt
+if ! cmp -s "$lock" .venvs/bench/installed.txt; then
+    echo "Installing TRL's environment into .venvs/bench (a few minutes the first time)"
+    uv venv --quiet --allow-existing --python 3.11 .venvs/bench
+    VIRTUAL_ENV="$PWD/.venvs/bench" uv pip sync --require-hashes --compile-bytecode "$lock"
+    cp "$lock" .venvs/bench/installed.txt
+fi
+exec "${COMPOSE_RL_ENV_TRAIN:-.venvs/train}/bin/python" -m benchmarks.dpo_step "$@"
