@@ -7,12 +7,14 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from compose_rl.errors import TransientError, UserError
+from compose_rl.errors import StageFailed, TransientError, UserError
 
 __all__ = ["main"]
 
 COMMANDS = {
     "stage": "run one stage, or answer from its stored result",
+    "show": "print a manifest and its lineage",
+    "rerun": "run one stage again with the recorded inputs and changed settings",
     "component": "run one stage as a step of a Kubeflow pipeline",
 }
 
@@ -31,7 +33,7 @@ def _run(arguments: list[str]) -> int:
     parsed = parser.parse_args(arguments)
     try:
         importlib.import_module(f"compose_rl.commands.{parsed.command}").run(parsed)
-    except (UserError, TransientError) as error:
+    except (UserError, TransientError, StageFailed) as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["EXIT_BUG", "EXIT_TRANSIENT", "EXIT_USER", "TransientError", "UserError"]
+__all__ = ["EXIT_BUG", "EXIT_TRANSIENT", "EXIT_USER", "StageFailed", "TransientError", "UserError"]
 
 EXIT_USER = 2
 """Bad input: running again changes nothing."""
@@ -22,3 +22,9 @@ class TransientError(Exception):
     """The outside world failed (network, storage, preemption) after retries inside the stage."""
 
     exit_code = EXIT_TRANSIENT
+
+
+class StageFailed(Exception):  # noqa: N818 (what happened, said as the two above say it)
+    """A job ended without a result through a bug or a signal; its own output says more."""
+
+    exit_code = EXIT_BUG

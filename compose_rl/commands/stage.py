@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-__all__ = ["add", "run"]
+if TYPE_CHECKING:
+    from compose_rl.store.manifest import Manifest
+
+__all__ = ["add", "report", "run"]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -39,15 +43,15 @@ def run(arguments: argparse.Namespace) -> None:
         print("known when it has run" if spec.always else spec.key(typed, inputs))
         return
     outcome = run_stage(spec, config, inputs, arguments.storage, procs=arguments.procs)
-    report(outcome.manifest.uri, outcome.manifest.metrics, cached=outcome.cached)
+    report(outcome.manifest, cached=outcome.cached)
 
 
-def report(uri: str, metrics: dict[str, float], *, cached: bool) -> None:
-    """What a finished stage prints: its manifest's place on stdout alone, so that scripts can take it."""
+def report(manifest: Manifest, *, cached: bool) -> None:
+    """What a finished stage prints: on stdout its manifest's place alone, so that scripts can take it."""
     import sys
 
     if cached:
         print("done before, nothing to do", file=sys.stderr)
-    for name, value in sorted(metrics.items()):
+    for name, value in sorted(manifest.metrics.items()):
         print(f"  {name} = {value:.6g}", file=sys.stderr)
-    print(uri)
+    print(manifest.uri)

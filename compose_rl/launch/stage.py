@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from compose_rl.errors import EXIT_TRANSIENT, EXIT_USER, TransientError, UserError
+from compose_rl.errors import EXIT_TRANSIENT, EXIT_USER, StageFailed, TransientError, UserError
 from compose_rl.launch.backend import Backend, JobRequest
 from compose_rl.launch.process import ProcessBackend
 from compose_rl.stages.job import FAILURE_NAME, JOB_NAME, Failure, JobFile, published
@@ -18,13 +18,7 @@ from compose_rl.stages.spec import StageSpec
 from compose_rl.store import NotFound, Store, join, open_store
 from compose_rl.store.manifest import Manifest
 
-__all__ = ["Outcome", "StageFailed", "new_attempt", "run_stage"]
-
-
-class StageFailed(Exception):  # noqa: N818 (what happened, as UserError and TransientError say it)
-    """A job ended without a result for a reason that is neither the input's nor the world's."""
-
-    exit_code = 1
+__all__ = ["Outcome", "new_attempt", "run_stage"]
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from compose_rl.errors import UserError
+from compose_rl.errors import StageFailed, UserError
 from compose_rl.launch import run_stage
-from compose_rl.launch.stage import StageFailed, new_attempt
+from compose_rl.launch.stage import new_attempt
 from compose_rl.stages.job import Job, JobFile
 from compose_rl.stages.spec import StageSpec
 from compose_rl.store.folder import FolderStore
