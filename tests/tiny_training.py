@@ -1,4 +1,4 @@
-"""A tiny Llama, a tokenizer, shards and manifests to train on: everything a training stage reads, in seconds."""
+"""A tiny Llama, a tokenizer, shards and manifests: what a training stage reads, made in seconds."""
 
 from __future__ import annotations
 
@@ -82,7 +82,8 @@ def preference_rows(count: int, seed: int = 1) -> list[dict[str, Any]]:
 def unpaired_rows(count: int, seed: int = 1) -> list[dict[str, Any]]:
     pairs = preference_rows(count, seed)
     return [
-        {"prompt": row["prompt"], "completion": row["chosen"], "label": [i % 2]} for i, row in enumerate(pairs)
+        {"prompt": row["prompt"], "completion": row["chosen"], "label": [i % 2]}
+        for i, row in enumerate(pairs)
     ]
 
 
@@ -128,7 +129,10 @@ def manifest(stage: str, folder: Path, outputs: dict[str, Path], info: dict[str,
 
 
 def model_manifest(folder: Path) -> Manifest:
-    info = {"model_class": "causal_lm", "vocab_size": json.loads((folder / "config.json").read_text())["vocab_size"]}
+    info = {
+        "model_class": "causal_lm",
+        "vocab_size": json.loads((folder / "config.json").read_text())["vocab_size"],
+    }
     return manifest("export", folder, {"model": folder}, info)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from compose_rl.config.training import TrainingConfig
@@ -20,13 +21,16 @@ WEIGHTS_NAME = "model.pt"
 """The whole model's weights in the output ``checkpoint``: a Composer checkpoint without optimizer."""
 
 
-def train_stage(job: Job, *, model_class: str, **info: Any) -> Result:
+def train_stage(
+    job: Job, *, model_class: str, amend: Callable[[dict[str, Any]], None] | None = None, **info: Any
+) -> Result:
     """Train as ``job.config`` says and fill the outputs ``checkpoint``, ``curves`` and ``logs``.
 
     Continues from the newest whole training state of an earlier attempt at the same key; the weights are then
     those of a run that was never interrupted.
 
     Args:
+        amend: fills in what only this stage knows, in the document for LLM Foundry.
         model_class: goes into the manifest; says what ``export`` makes of the weights.
         info: more of the manifest's ``info``.
 
@@ -34,6 +38,8 @@ def train_stage(job: Job, *, model_class: str, **info: Any) -> Result:
         UserError: the machine does not fit the document, or the loss became non-finite.
     """
     document = training_document(job)
+    if amend is not None:
+        amend(document)
     _check_machine(job.config)
     resume = newest_whole(job.earlier_checkpoints(), job.scratch / "resume", job.progress.say)
     if resume is not None:
@@ -82,8 +88,14 @@ def _write_resolved(document: dict[str, Any], logs: Any) -> None:
 
 
 def _save_weights(trainer: Trainer, job: Job) -> None:
+    from compose_rl.models.description import DESCRIPTION, write_description
+
+    folder = job.output("checkpoint")
     with job.progress.phase("save weights"):
-        trainer.save_checkpoint(str(job.output("checkpoint") / WEIGHTS_NAME), weights_only=True)
+        trainer.save_checkpoint(str(folder / WEIGHTS_NAME), weights_only=True)
+        if job.rank == 0:
+            model = getattr(trainer.state.model, "module", trainer.state.model)
+            write_description(model.model, job.model_path("model"), folder / DESCRIPTION)
 
 
 def _result(trainer: Trainer, job: Job, info: dict[str, Any]) -> Result:
