@@ -1,6 +1,5 @@
 """Pipelines run on this machine, each step as a process. These tests notice a kfp that works otherwise."""
 
-import io
 import json
 import subprocess
 import sys
@@ -15,11 +14,9 @@ import pytest
 pytest.importorskip("kfp")
 
 from kfp import dsl
-from rich.console import Console
 
 from components.export.component import export
 from components.resolve.component import resolve
-from pipelines import summary
 from pipelines.local_runner import StepFailed, environment_of, ordered, run
 from pipelines.wiring import Wiring
 
@@ -127,12 +124,3 @@ def test_data_comes_before_training() -> None:
 )
 def test_environment_of_an_image(image: str) -> None:
     assert environment_of(image) == "train"
-
-
-def test_summary_shows_steps(here: Path) -> None:
-    rows = here / "rows.jsonl"
-    record = run(two_steps, {"storage": str(here / "store"), "given": str(rows), "missing": ""})
-    out = io.StringIO()
-    summary.show(record.steps, Console(file=out, width=100))
-    assert "resolve_given" in out.getvalue()
-    assert "absent" in out.getvalue()
