@@ -52,15 +52,20 @@ def _passing_on(process: subprocess.Popen[bytes]) -> Generator[None]:
         yield  # Python sets signal handlers in the main thread alone; _end covers the others
         return
 
+    # A job may ignore a signal: it has this long from the first one.
+    limit = threading.Timer(_GRACE_SECONDS, _signal, (process, signal.SIGKILL))
+    limit.daemon = True
+
     def pass_on(number: int, frame: FrameType | None) -> None:
         _signal(process, number)
-        # The job may ignore it: the clock runs from the first signal.
-        threading.Timer(_GRACE_SECONDS, _signal, (process, signal.SIGKILL)).start()
+        if limit.ident is None:
+            limit.start()
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
+        limit.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -25,6 +25,7 @@ _USER = {
     errno.EOPNOTSUPP: "not supported here; choose a folder on a file system with hard links, or s3://",
     errno.EROFS: "the file system is read-only; choose another storage",
     errno.ENOTDIR: "a part of the path is a file; choose another path",
+    errno.EEXIST: "a part of the path is a file; choose another path",
     errno.EISDIR: "this is a folder; give a file",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
 }
