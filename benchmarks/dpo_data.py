@@ -32,53 +32,21 @@ _CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_WORDS = [
-    "the",
-    "a",
-    "of",
-    "to",
-    "and",
-    "in",
-    "that",
-    "one",
-    "sum",
-    "price",
-    "box",
-    "apple",
-    "train",
-    "hour",
-    "day",
-    "each",
-    "total",
-    "half",
-    "twice",
-    "more",
-    "left",
-    "sells",
-    "buys",
-    "walks",
-    "shares",
-    "counts",
-    "then",
-    "so",
-    "therefore",
-    "because",
-    "first",
-    "second",
-    "finally",
-    "question",
-    "answer",
-    "step",
-    "check",
-]
+_WORDS = (
+    "the a of to and in that one sum price box apple train hour day each total half twice more left sells"
+    " buys walks shares counts then so therefore because first second finally question answer step check"
+)
 
 
 def generated_pairs(count: int, seed: int = 0) -> list[dict[str, str]]:
     """Chat-like pairs: a prompt of 60 to 120 words, two different answers of 60 to 160."""
     rng = random.Random(seed)
+    vocabulary = _WORDS.split()
 
     def text(low: int, high: int) -> str:
-        words = (rng.choice(_WORDS) if rng.random() < 0.8 else str(rng.randrange(1000)) for _ in range(10**6))
+        words = (
+            rng.choice(vocabulary) if rng.random() < 0.8 else str(rng.randrange(1000)) for _ in range(10**6)
+        )
         return " ".join(next(words) for _ in range(rng.randint(low, high))) + "."
 
     return [

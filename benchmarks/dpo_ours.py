@@ -16,7 +16,7 @@ from benchmarks.worker import Channel, peak_mib, reset_peak, resident_mib
 from compose_rl.config.offline_rl import OfflineRLSettings
 from compose_rl.core.losses import OFFLINE_LOSSES, PairLogps
 from compose_rl.core.packing import Packed, pack
-from compose_rl.models.packed_lm import PackedCausalLM
+from compose_rl.models.policy import make_policy
 
 
 def load_batches(folder: Path, pairs_per_step: int) -> list[Packed]:
@@ -39,14 +39,14 @@ class Steps:
 
     def __init__(self, folder: Path, pairs_per_step: int, learning_rate: float, beta: float) -> None:
         model = AutoModelForCausalLM.from_pretrained(folder / "model", torch_dtype=torch.float32)
-        self.model = PackedCausalLM(model.config, model).train()
+        self.model = make_policy(model).train()
         self.batches = load_batches(folder, pairs_per_step)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=learning_rate, weight_decay=0.0, fused=True
         )
         self.settings = OfflineRLSettings(beta=beta)
         with torch.no_grad():
-            self.reference = [packed.sum_per_answer(self.model(packed)) for packed in self.batches]
+            self.reference = [packed.sum_per_answer(self.model(packed=packed)) for packed in self.batches]
         self.done = 0
         reset_peak()
 
@@ -54,7 +54,7 @@ class Steps:
         packed, reference = self.batches[self.done], self.reference[self.done]
         self.done += 1
         start = time.perf_counter()
-        policy = packed.sum_per_answer(self.model(packed))
+        policy = packed.sum_per_answer(self.model(packed=packed))
         lengths = packed.answer_lengths
         pairs = PairLogps(
             policy_chosen=policy[0::2],

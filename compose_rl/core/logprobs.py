@@ -10,6 +10,9 @@ hand, and the backward needs p for dW alone: it is kept for as many rows as the 
 again for the others. Where the output layer is frozen, nothing is kept.
 """
 
+# torch is typed in part only.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -64,7 +67,7 @@ def linear_logprobs(
     if torch.is_autocast_enabled(hidden.device.type):
         dtype = torch.get_autocast_dtype(hidden.device.type)
     bias = None if bias is None else bias.to(dtype)
-    settings = _Settings(temperature, memory_budget)
+    settings = _Settings(temperature, memory_budget, torch.is_grad_enabled())
     with torch.autocast(hidden.device.type, enabled=False):
         out = _LinearLogprobs.apply(hidden.to(dtype), weight.to(dtype), targets, bias, settings)
     return cast(Tensor, out)
@@ -73,6 +76,8 @@ def linear_logprobs(
 class _Settings(NamedTuple):
     temperature: float
     memory_budget: int
+    differentiable: bool
+    """Inside a Function autograd is off, and an input's requires_grad does not say whether a backward follows."""
 
 
 class _LinearLogprobs(torch.autograd.Function):
@@ -80,7 +85,8 @@ class _LinearLogprobs(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, bias: Tensor | None, settings: _Settings
     ) -> Tensor:
-        train_hidden, train_weight, _, train_bias, _ = ctx.needs_input_grad
+        wanted: tuple[bool, ...] = ctx.needs_input_grad if settings.differentiable else (False,) * 5
+        train_hidden, train_weight, _, train_bias, _ = wanted
         logprobs = torch.empty(len(targets), dtype=_softmax_dtype(weight), device=weight.device)
         expected = torch.empty_like(hidden) if train_hidden else None
         keep = _rows_to_keep(len(targets), weight, settings) if train_weight or train_bias else 0
