@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import date
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from compose_rl.config.schema import Config, neutral
 
@@ -17,6 +18,8 @@ __all__ = [
     "TokenizeConfig",
     "TokenizeOptions",
 ]
+
+_XXHASHES = ("xxh32", "xxh64", "xxh128")
 
 DatasetType = Literal[
     "preference",
@@ -87,11 +90,21 @@ class TokenizeConfig(TokenizeOptions):
     """Read at most this many rows of the source."""
     max_dropped_fraction: float = Field(0.1, ge=0.0, le=1.0)
     """The stage refuses when a larger share of the rows had to be dropped."""
-    compression: str | None = None
-    """Of the shards: for instance ``zstd``."""
+    compression: str | None = Field(None, pattern=r"^(br|bz2|gz|snappy|zstd)(:\d+)?$")
+    """Of the shards: for instance ``zstd``, or ``zstd:7`` with a level."""
     hashes: tuple[str, ...] = ()
     """Of the shards: for instance ``sha1``, ``xxh64``."""
     shard_bytes: int = Field(1 << 26, gt=0, lt=1 << 32)
+
+    @field_validator("hashes")
+    @classmethod
+    def _known_hashes(cls, hashes: tuple[str, ...]) -> tuple[str, ...]:
+        for name in hashes:
+            if name not in hashlib.algorithms_guaranteed and name not in _XXHASHES:
+                known = ", ".join(["sha1", "sha256", *_XXHASHES])
+                raise ValueError(f"'{name}' is no hash that shards can have; for instance: {known}")
+        return hashes
+
     workers: int | None = neutral(
         None, "Processes; as many as there are cores by default. Same bytes for any number."
     )

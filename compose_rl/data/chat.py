@@ -130,7 +130,12 @@ class ChatRenderer:
         """What the template puts behind an answer; that up to the end-of-turn token; what is left of it."""
         question = [{"role": "user", "content": "question"}]
         whole = self._render([*question, {"role": "assistant", "content": "answer"}])
-        tail = whole[whole.rindex("answer") + len("answer") :]
+        _, found, tail = whole.rpartition("answer")
+        if not found:
+            raise UserError(
+                f"tokenizer '{self._tokenizer.name_or_path}': its chat template leaves out the assistant's"
+                " messages; set chat_template to one that does not"
+            )
         special = {token.content for token in self._tokenizer.added_tokens_decoder.values() if token.special}
         ends = [tail.index(token) + len(token) for token in special if token in tail]
         if ends:

@@ -46,21 +46,22 @@ class Draft:
         return json.dumps(self.prompt, sort_keys=True)
 
 
-def check_columns(options: TokenizeOptions, names: Collection[str], where: str) -> None:
+def check_columns(options: TokenizeOptions, row: Row, where: str) -> None:
     """Check that the source has the columns that the dataset type needs.
 
     Args:
-        names: the columns of the source.
+        row: its first row.
 
     Raises:
         UserError: names the missing column, those there are, and the nearest.
     """
+    names = list(row)
     for ours, theirs in options.columns.items():
         if theirs not in names:
             raise UserError(_missing(theirs, names, where, f"columns maps '{ours}' to it"))
     named = {name: options.columns.get(name, name) for name in DATASET_TYPES[options.dataset_type]}
     forms = _NEEDED[options.dataset_type]
-    if any(all(named[name] in names for name in form) for form in forms):
+    if any(_has_form(form, named, row) for form in forms):
         given = [name for name in _REWARDS if named.get(name) in names]
         if len(given) == 1:
             other = next(name for name in _REWARDS if name not in given)
@@ -68,9 +69,17 @@ def check_columns(options: TokenizeOptions, names: Collection[str], where: str) 
                 f"{where}: has '{named[given[0]]}' but no '{named[other]}'; rewards come in pairs"
             )
         return
-    closest = max(forms, key=lambda form: sum(named[name] in names for name in form))
+    closest = max(forms, key=lambda form: (any(named[name] in names for name in form), len(form)))
     missing = next(named[name] for name in closest if named[name] not in names)
     raise UserError(_missing(missing, names, where, f"{options.dataset_type} data needs it"))
+
+
+def _has_form(form: tuple[str, ...], named: Mapping[str, str], row: Row) -> bool:
+    """Whether the row has these columns; answers without a prompt beside them must be lists of messages."""
+    if not all(named[name] in row for name in form):
+        return False
+    answers = [name for name in form if name in ("chosen", "rejected", "completion")]
+    return "prompt" in form or all(isinstance(row[named[name]], list) for name in answers)
 
 
 def has_rewards(options: TokenizeOptions, names: Collection[str]) -> bool:

@@ -61,7 +61,7 @@ def prepared_rows(
     first = next(rows, None)
     if first is None:
         raise UserError(f"{where}: no rows; give a source, split or subset that has some")
-    check_columns(options, list(first), where)
+    check_columns(options, first, where)
     return itertools.islice(itertools.chain([first], rows), limit), has_rewards(options, list(first))
 
 

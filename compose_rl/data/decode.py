@@ -57,7 +57,7 @@ def decode_unpaired(row: dict[str, Any]) -> Sample:
 
 def decode_classifier(row: dict[str, Any]) -> Sample:
     """Text and label, one number or one per class."""
-    text = token_column(row, "input") if "input" in row else token_column(row, "text")
+    text = token_column(row, "text" if "text" in row else "input")
     return {"pieces": (text,), "length": len(text), "label": _labels(row).astype(np.float32)}
 
 

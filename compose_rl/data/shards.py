@@ -44,11 +44,14 @@ def check_shards(folder: Path) -> None:
         for kind in ("raw_data", "zip_data"):
             info = shard[kind]
             path = folder / info["basename"] if info else None
-            if path and path.is_file() and path.stat().st_size != info["bytes"]:
-                raise UserError(
-                    f"{path}: truncated shard, {path.stat().st_size} of {info['bytes']} bytes;"
-                    " copy or tokenize the data again"
-                )
+            if path and path.is_file():
+                _check_size(path, info["bytes"])
+
+
+def _check_size(path: Path, size: int) -> None:
+    found = path.stat().st_size
+    if found != size:
+        raise UserError(f"{path}: truncated shard, {found} of {size} bytes; copy or tokenize the data again")
 
 
 class ShardDataset(StreamingDataset):
@@ -76,6 +79,7 @@ class ShardDataset(StreamingDataset):
         self.max_seq_len = config.max_seq_len
         self._decode = decode
         self._pair = pair
+        self._whole: set[int] = set()
 
     def get_item(self, sample_id: int, retry: int = 7) -> Sample:
         """Sample number ``sample_id`` of the dataset.
@@ -89,15 +93,16 @@ class ShardDataset(StreamingDataset):
         return sample
 
     def _read(self, sample_id: int, retry: int) -> Sample:
+        shard_id = self.spanner[sample_id][0]
         try:
             raw = super().get_item(sample_id, retry)
-        except (ValueError, IndexError) as error:
-            shard = self.shards[self.spanner[sample_id][0]]
-            name = shard.raw_data.basename
-            raise UserError(
-                f"{name}: truncated or damaged shard, sample {sample_id} cannot be read ({error});"
-                " copy or tokenize the data again"
-            ) from None
+        except (ValueError, IndexError):
+            self._check_size(shard_id)
+            raise
+        # A value cut short in the file would else be read as a shorter one.
+        if shard_id not in self._whole:
+            self._check_size(shard_id)
+            self._whole.add(shard_id)
         sample = self._decode(raw)
         if sample["length"] > self.max_seq_len:
             raise UserError(
@@ -106,3 +111,7 @@ class ShardDataset(StreamingDataset):
             )
         sample["index"] = sample_id
         return sample
+
+    def _check_size(self, shard_id: int) -> None:
+        shard = self.shards[shard_id]
+        _check_size(Path(shard.dirname) / shard.split / shard.raw_data.basename, shard.raw_data.bytes)

@@ -1,4 +1,5 @@
-"""Tokenize a dataset without a store: ``python -m compose_rl.data.tokenize_dataset``, with Compose RL's flags.
+"""Tokenize a dataset without a store: ``python -m compose_rl.data.tokenize_dataset``, with Compose RL's
+flags.
 
 Shards of each split go to ``<local_dir>/<split>``, the data report to ``<local_dir>/report/<split>``.
 """

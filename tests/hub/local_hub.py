@@ -1,6 +1,7 @@
 """A Hugging Face hub on this machine: as much of its HTTP interface as downloads of models and datasets need.
 
-Repositories are folders ``<root>/models/<owner>/<name>`` and ``<root>/datasets/<owner>/<name>``; each has one commit.
+Repositories are folders ``<root>/models/<owner>/<name>`` and ``<root>/datasets/<owner>/<name>``; each has
+one commit.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._missing("EntryNotFound")
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815
 
     def do_POST(self) -> None:
         body = parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode())
