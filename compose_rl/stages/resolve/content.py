@@ -15,11 +15,10 @@ from compose_rl.store.checksums import file_sha256
 from compose_rl.store.folder import FolderStore
 from compose_rl.store.manifest import digest
 
-__all__ = ["DATA_SUFFIXES", "PICKLES", "checksums", "chosen", "model_facts", "refuse_pickles"]
+__all__ = ["DATA_FORMATS", "PICKLES", "checksums", "chosen", "data_format", "model_facts", "refuse_pickles"]
 
-DATA_SUFFIXES = frozenset({".jsonl", ".json", ".parquet", ".csv", ".arrow"})
-"""Files of a dataset, by their last suffix without ``.gz`` or ``.zst``."""
-_PACKED = frozenset({".gz", ".zst"})
+DATA_FORMATS = (".jsonl.gz", ".jsonl", ".json", ".parquet", ".csv")
+"""Files of a dataset, by the end of their names."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".ckpt"})
 """Files that run code when they are loaded; never read."""
 
@@ -32,9 +31,9 @@ def chosen(kind: str, entries: Sequence[Entry], uri: str) -> list[Entry]:
     """
     visible = [e for e in entries if not any(part.startswith(".") for part in PurePosixPath(e.path).parts)]
     if kind == "dataset":
-        found = [entry for entry in visible if _suffix(entry.path) in DATA_SUFFIXES]
+        found = [entry for entry in visible if data_format(entry.path)]
         if not found:
-            known = ", ".join(sorted(DATA_SUFFIXES))
+            known = ", ".join(DATA_FORMATS)
             raise UserError(f"resolve config: uri={uri!r}: no data files there; it takes {known}")
         return found
     refuse_pickles([entry.path for entry in visible], uri)
@@ -42,6 +41,11 @@ def chosen(kind: str, entries: Sequence[Entry], uri: str) -> list[Entry]:
     if not any(PurePosixPath(entry.path).suffix == ".json" for entry in found):
         raise UserError(f"resolve config: uri={uri!r}: no config.json; give a Hugging Face model folder")
     return found
+
+
+def data_format(path: str) -> str:
+    """The format of a data file, one of ``DATA_FORMATS``; empty for any other file."""
+    return next((end for end in DATA_FORMATS if path.endswith(end)), "")
 
 
 def refuse_pickles(names: Iterable[str], uri: str) -> None:
@@ -109,8 +113,3 @@ def _notes(store: Store, place: str) -> dict[str, list[str]]:
         return json.loads(store.read(place))
     except (NotFound, ValueError):
         return {}
-
-
-def _suffix(path: str) -> str:
-    name = PurePosixPath(path.lower())
-    return PurePosixPath(name.stem).suffix if name.suffix in _PACKED else name.suffix

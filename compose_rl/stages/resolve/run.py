@@ -72,7 +72,7 @@ def _place(config: ResolveConfig) -> Callable[[ResolveConfig, Store], Pinned]:
     """Which kind of place the URI names."""
     if "://" in config.uri or Path(config.uri).expanduser().exists():
         return _files
-    if Path(config.uri).suffix.lower() in content.DATA_SUFFIXES or not _HUB_ID.fullmatch(config.uri):
+    if content.data_format(config.uri) or not _HUB_ID.fullmatch(config.uri):
         raise UserError(
             f"resolve config: uri={config.uri!r}: no such file or folder;"
             " give a path, s3://bucket/path or a hub id"
@@ -101,8 +101,10 @@ def _files(config: ResolveConfig, store: Store) -> Pinned:
             File(path=entry.path, size=entry.size, sha256=sha256)
             for entry, sha256 in content.checksums(source, chosen, store, phase)
         ]
-    # Of a single file only the suffix means something (its format).
-    named = [[Path(file.path).suffix if single else file.path, file.size, file.sha256] for file in files]
+    # Of a single file's name only the format means something.
+    named = [
+        [content.data_format(file.path) if single else file.path, file.size, file.sha256] for file in files
+    ]
     facts: dict[str, Any] = {
         "uri": join(source.uri, name) if single else source.uri,
         "files": [file.model_dump() for file in files],
