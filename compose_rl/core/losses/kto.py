@@ -47,6 +47,8 @@ def kto(batch: PairLogps | UnpairedLogps, settings: OfflineRLSettings) -> LossOu
 def kto_kl_sums(policy: Tensor, ref: Tensor, length: Tensor, settings: OfflineRLSettings) -> Tensor:
     """Sum and number [2] of mismatched completions' log-ratios, to be added over microbatches and ranks.
 
+    Without gradient: z is a constant of the loss.
+
     Args:
         policy: sums of the policy's log-probabilities [B] of completions that belong to other prompts.
         ref: the reference's.
@@ -57,11 +59,11 @@ def kto_kl_sums(policy: Tensor, ref: Tensor, length: Tensor, settings: OfflineRL
 
 
 def kto_kl(sums: Tensor) -> Tensor:
-    """z = max(0, mean of log pi/pi_ref over mismatched pairs), a scalar without gradient.
+    """z = max(0, mean of log pi/pi_ref over mismatched pairs), a scalar.
 
     The paper's biased but cheap estimate of KL(pi || pi_ref), from the sums of ``kto_kl_sums``.
     """
-    return (sums[0] / sums[1]).clamp(min=0).detach()
+    return (sums[0] / sums[1]).clamp(min=0)
 
 
 def _unpaired(batch: UnpairedLogps, settings: OfflineRLSettings) -> LossOutput:

@@ -71,6 +71,13 @@ def test_kto_logs_unpaired_completions():
     assert {name: value.item() for name, value in metrics.items()} == pytest.approx(expected)
 
 
+def test_kto_calls_a_completion_right_by_its_side_of_z():
+    # Log-ratios 0.1 (desirable) and -1, z 0.25: the desirable one is above 0 but below z.
+    batch = unpaired_from([a_row(policy_chosen=-9.9)])
+    metrics = UNPAIRED_LOSSES["kto"](batch, OfflineRLSettings(loss_type="kto")).metrics
+    assert metrics["accuracy"].item() == 0.5
+
+
 def test_kto_kl_adds_over_ranks_is_clamped_and_carries_no_gradient():
     s = OfflineRLSettings(loss_type="kto")
     policy = torch.tensor([-3.0, -5.0, -2.0], requires_grad=True)
@@ -78,7 +85,7 @@ def test_kto_kl_adds_over_ranks_is_clamped_and_carries_no_gradient():
     # Log-ratios 1, -0.5 and 2: mean 2.5 / 3; per token 0.5, -0.1 and 0.5: mean 0.9 / 3.
     sums = kto_kl_sums(policy[:1], ref[:1], length[:1], s) + kto_kl_sums(policy[1:], ref[1:], length[1:], s)
     assert kto_kl(sums).item() == pytest.approx(2.5 / 3)
-    assert not kto_kl(sums).requires_grad
+    assert not sums.requires_grad and not kto_kl(sums).requires_grad
     per_token = OfflineRLSettings(loss_type="kto", average_log_prob=True)
     assert kto_kl(kto_kl_sums(policy, ref, length, per_token)).item() == pytest.approx(0.3)
     assert kto_kl(kto_kl_sums(ref, policy, length, s)).item() == 0
