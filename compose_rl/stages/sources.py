@@ -10,6 +10,7 @@ from compose_rl.errors import TransientError, UserError
 from compose_rl.stages.resolve.content import PICKLES
 from compose_rl.store import split
 from compose_rl.store.checksums import locked, verify
+from compose_rl.store.folder import no_space
 from compose_rl.store.manifest import File, Manifest
 
 __all__ = ["local_source"]
@@ -55,21 +56,19 @@ def local_source(manifest: Manifest, cache: Path) -> Path:
 
 def _snapshot(info: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-    from requests.exceptions import ConnectionError as NoConnection
-    from requests.exceptions import Timeout
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    name, revision = str(info["uri"]), str(info["revision"])
+    kind, name, revision = str(info["kind"]), str(info["uri"]), str(info["revision"])
+    pickles = [f"*{suffix}" for suffix in sorted(PICKLES)]
     try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                repo_type=str(info["kind"]),
-                ignore_patterns=[f"*{suffix}" for suffix in sorted(PICKLES)],
-            )
-        )
-    except (HfHubHTTPError, NoConnection, Timeout, OSError) as error:
-        raise TransientError(
-            f"{info['kind']} '{name}' at {revision[:12]}: {' '.join(str(error).split())}"
+        return Path(snapshot_download(name, revision=revision, repo_type=kind, ignore_patterns=pickles))
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise UserError(
+            f"{kind} '{name}' at {revision[:12]}: no longer on the hub, or not for this token;"
+            " run the stage 'resolve' again"
         ) from error
+    except (HfHubHTTPError, OSError) as error:
+        if no_space(error):
+            raise
+        message = f"{kind} '{name}' at {revision[:12]}: {' '.join(str(error).split())}"
+        raise TransientError(f"{message}; check the network and HF_ENDPOINT, and try again") from error
