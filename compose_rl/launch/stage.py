@@ -13,7 +13,7 @@ from typing import Any
 from compose_rl.errors import EXIT_TRANSIENT, EXIT_USER, StageFailed, TransientError, UserError
 from compose_rl.launch.backend import Backend, JobRequest
 from compose_rl.launch.process import ProcessBackend
-from compose_rl.stages.job import FAILURE_NAME, JOB_NAME, Failure, JobFile, published
+from compose_rl.stages.attempt import FAILURE_NAME, JOB_NAME, Failure, JobFile, published
 from compose_rl.stages.spec import StageSpec
 from compose_rl.store import NotFound, Store, join, open_store
 from compose_rl.store.manifest import Manifest

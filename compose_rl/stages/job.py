@@ -16,21 +16,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from compose_rl.config.schema import Config, parse
+from compose_rl.config.schema import parse
 from compose_rl.errors import EXIT_BUG, EXIT_USER, TransientError, UserError
 from compose_rl.progress import Progress
+from compose_rl.stages.attempt import FAILURE_NAME, Failure, JobFile, fetched, published
 from compose_rl.stages.lifeline import PARENT_VARIABLE, die_with_parent
 from compose_rl.stages.provenance import commit, image, versions
 from compose_rl.stages.spec import StageSpec
-from compose_rl.store import NotFound, Store, join, open_store, split
-from compose_rl.store.checksums import cache_root, describe, locked, verify
+from compose_rl.store import Store, join, open_store, split
+from compose_rl.store.checksums import cache_root, describe
 from compose_rl.store.folder import FolderStore, no_space, storage_errors
 from compose_rl.store.manifest import MANIFEST_NAME, Input, Manifest, Output
 
-__all__ = ["FAILURE_NAME", "JOB_NAME", "Failure", "Job", "JobFile", "Result", "execute", "main", "published"]
-
-JOB_NAME = "job.json"
-FAILURE_NAME = "failure.json"
+__all__ = ["Job", "JobFile", "Result", "execute", "fetched", "main"]
 
 
 @dataclass(frozen=True)
@@ -41,30 +39,6 @@ class Result:
     """Scalars, finite."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """Small facts for later stages; the table in docs/architecture.md says which."""
-
-
-class JobFile(Config):
-    """``<attempt>/job.json``: all that an attempt needs to know."""
-
-    stage: str
-    key: str
-    attempt: str
-    storage: str
-    config: dict[str, Any]
-    inputs: dict[str, Manifest]
-    procs: int = 1
-
-    @property
-    def folder(self) -> str:
-        """``<stage>/<key>/<attempt>``, below the storage."""
-        return f"{self.stage}/{self.key}/{self.attempt}"
-
-
-class Failure(Config):
-    """``<attempt>/failure.json``: why an attempt ended without a result."""
-
-    exit_code: int
-    message: str
 
 
 class Job:
@@ -166,25 +140,6 @@ class Job:
             shutil.rmtree(self.work, ignore_errors=True)
 
 
-def fetched(manifest: Manifest, output: str) -> Path:
-    """The verified local folder of a manifest's output."""
-    found = manifest.output(output)
-    remedy = f"remove {manifest.uri} and run stage '{manifest.stage}' again"
-    if "://" not in found.uri:
-        verify(Path(found.uri), found.files, remedy)
-        return Path(found.uri)
-    folder = cache_root() / "inputs" / manifest.stage / manifest.key / manifest.attempt / output
-    with locked(folder.with_name(f"{output}.lock")):
-        try:
-            verify(folder, found.files, remedy)
-        except UserError:
-            shutil.rmtree(folder, ignore_errors=True)
-            store, name = split(found.uri)
-            store.download(name, folder)
-            verify(folder, found.files, remedy)
-    return folder
-
-
 def execute(job: Job, run: Callable[[Job], Result]) -> Manifest | None:
     """Run the stage and publish its manifest; None on ranks other than 0.
 
@@ -222,16 +177,6 @@ def execute(job: Job, run: Callable[[Job], Result]) -> Manifest | None:
         return manifest
     job.progress.say("another attempt finished first; taking its result")
     return published(job.store, job.spec.name, job.key)
-
-
-def published(store: Store, stage: str, key: str) -> Manifest | None:
-    """The manifest of a key, or None while there is none."""
-    place = f"{stage}/{key}/{MANIFEST_NAME}"
-    try:
-        data = store.read(place)
-    except NotFound:
-        return None
-    return Manifest.from_json(data, join(store.uri, place))
 
 
 def _stored(job: Job, name: str, folder: Path) -> Output:
