@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from compose_rl.config.schema import Config
-from compose_rl.stages.job import Job, JobFile, execute
+from compose_rl.stages.job import Job, JobFile, execute, published
 from compose_rl.stages.spec import load
 from compose_rl.store.checksums import describe
 from compose_rl.store.manifest import Manifest, Output
@@ -172,10 +172,12 @@ def job_file(
 def run_stage(
     stage: str, config: dict[str, Any], inputs: dict[str, Manifest], storage: Path, attempt: str = "a1"
 ) -> Manifest:
-    """Run a stage in this process; its manifest."""
+    """Run a stage in this process, or take its result if there is one; its manifest."""
     spec = load(stage)
+    document = job_file(stage, config, inputs, storage, attempt)
+    job = Job(spec, document)
     run = importlib.import_module(f"compose_rl.stages.{stage}.run").run
-    found = execute(Job(spec, job_file(stage, config, inputs, storage, attempt)), run)
+    found = published(job.store, stage, document.key) or execute(job, run)
     assert found is not None
     return found
 

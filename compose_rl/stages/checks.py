@@ -1,4 +1,4 @@
-"""Checks that training stages share, on configuration and manifests alone."""
+"""Checks that stages share, on configuration and manifests alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from compose_rl.config.training import TrainingConfig
 from compose_rl.errors import UserError
 from compose_rl.store.manifest import Manifest
 
-__all__ = ["check_data"]
+__all__ = ["check_data", "check_types", "check_vocabulary"]
 
 
 def check_data(
@@ -19,25 +19,45 @@ def check_data(
     Raises:
         UserError: names what does not fit, and the remedy.
     """
+    check_types(stage, inputs, dataset_types)
+    check_vocabulary(stage, inputs)
     data = inputs["data"].info
-    given = data.get("dataset_type")
-    if given not in dataset_types:
-        raise UserError(
-            f"{stage}: input 'data' holds '{given}' samples ({inputs['data'].uri});"
-            f" tokenize with dataset_type {' or '.join(dataset_types)}"
-        )
     longest = data.get("longest")
     if config.max_seq_len is not None and longest is not None and longest > config.max_seq_len:
         raise UserError(
             f"{stage}: max_seq_len={config.max_seq_len} but the longest sample has {longest} tokens;"
             " raise it, or tokenize with a smaller max_length"
         )
-    if int(data.get("samples", {}).get("train", 0)) < config.global_train_batch_size:
+    samples = int(data.get("samples", {}).get("train", 0))
+    if samples < config.global_train_batch_size:
         raise UserError(
             f"{stage}: global_train_batch_size={config.global_train_batch_size} but there are only"
-            f" {data.get('samples', {}).get('train', 0)} training samples; lower it"
+            f" {samples} training samples; lower it"
         )
-    known, tokens = inputs["model"].info.get("vocab_size"), data.get("vocab_size")
+
+
+def check_types(stage: str, inputs: Mapping[str, Manifest], dataset_types: tuple[str, ...]) -> None:
+    """The input ``data`` is of one of ``dataset_types``.
+
+    Raises:
+        UserError: it is not.
+    """
+    given = inputs["data"].info.get("dataset_type")
+    if given not in dataset_types:
+        raise UserError(
+            f"{stage}: input 'data' holds '{given}' samples ({inputs['data'].uri});"
+            f" tokenize with dataset_type {' or '.join(dataset_types)}"
+        )
+
+
+def check_vocabulary(stage: str, inputs: Mapping[str, Manifest]) -> None:
+    """The input ``model`` has an embedding for every token of the input ``data``, where both sizes are known.
+
+    Raises:
+        UserError: it has not.
+    """
+    known = inputs["model"].info.get("vocab_size")
+    tokens = inputs["data"].info.get("vocab_size")
     if known is not None and tokens is not None and tokens > known:
         raise UserError(
             f"{stage}: the model's vocabulary has {known} tokens and the data's tokenizer {tokens};"

@@ -69,10 +69,17 @@ def _check_reference(config: OfflineRLConfig, inputs: Mapping[str, Manifest]) ->
             f"offline_rl: model.temperature={config.model.temperature} but the reference log-probs are at"
             f" {reference.config['temperature']}; run reference_logprobs with the same temperature"
         )
-    if needs_mismatched(config.model) and not reference.config["mismatched"]:
+    if not needs_mismatched(config.model):
+        return
+    if not reference.config["mismatched"]:
         raise UserError(
             "offline_rl: loss_type='kto' needs the reference of mismatched answers;"
             " run reference_logprobs with mismatched: true"
+        )
+    if config.max_seq_len not in (None, inputs["data"].info["max_length"]):
+        raise UserError(
+            f"offline_rl: max_seq_len={config.max_seq_len} would cut mismatched answers elsewhere than the"
+            " reference did; leave it out"
         )
 
 
