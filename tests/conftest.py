@@ -41,7 +41,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a byte-level BPE tokenizer; its chat template ends turns with ``<|end|>`` and a newline."""
+    """A folder with a byte-level BPE tokenizer; its template ends turns with ``<|end|>`` and a newline."""
     tokenizers = pytest.importorskip("tokenizers")
     from transformers import PreTrainedTokenizerFast
 
