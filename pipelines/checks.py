@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
@@ -27,6 +28,8 @@ class Step:
     stage: str
     parameters: Mapping[str, Any]
     """Of its component, with the run's values filled in."""
+    sources: Mapping[str, str]
+    """The pipeline's parameter behind those that are not constants."""
     settings: list[str]
     needs: str
 
@@ -45,20 +48,25 @@ def steps(spec: PipelineSpec, values: Mapping[str, Any]) -> Iterator[Step]:
         parser = argparse.ArgumentParser()
         component.add(parser)
         command = parser.parse_args([*container["command"][2:], *container["args"]])
-        parameters = {
-            name: _value(source, values) for name, source in task["inputs"].get("parameters", {}).items()
+        inputs = task["inputs"]["parameters"]
+        sources = {
+            name: source["componentInputParameter"]
+            for name, source in inputs.items()
+            if "componentInputParameter" in source
         }
-        yield Step(parameters["step"], command.name, parameters, command.setting, command.needs)
+        parameters = {
+            name: values[sources[name]] if name in sources else source["runtimeValue"]["constant"]
+            for name, source in inputs.items()
+        }
+        yield Step(parameters["step"], command.name, parameters, sources, command.setting, command.needs)
 
 
-def _value(source: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
-    if "componentInputParameter" in source:
-        return values[source["componentInputParameter"]]
-    return source["runtimeValue"]["constant"]
-
-
-def check(spec: PipelineSpec, values: Mapping[str, Any]) -> None:
+def check(spec: PipelineSpec, values: Mapping[str, Any], given: Collection[str]) -> None:
     """Check a run's parameters against the stages of its steps.
+
+    Args:
+        values: every parameter.
+        given: the names of those that the user set.
 
     Raises:
         UserError: names the step, the key, the value and the remedy.
@@ -70,4 +78,19 @@ def check(spec: PipelineSpec, values: Mapping[str, Any]) -> None:
     for step in found.values():
         if not step.absent:
             document = step_document(step.parameters, step.settings)
+            _check_agreement(step, document, given)
             parse(load(step.stage).config, document, f"{step.name} config")
+
+
+def _check_agreement(step: Step, document: Mapping[str, Any], given: Collection[str]) -> None:
+    """A parameter that the user set and the section of ``config`` that wins over it."""
+    for setting in step.settings:
+        parameter, _, key = setting.partition("=")
+        source, value = step.sources.get(parameter), step.parameters[parameter]
+        chosen = reduce(_below, key.split("."), document)
+        if value and source in given and chosen != value:
+            raise UserError(f"{source}={value!r}, but config: {step.name}.{key}={chosen!r}; set one of them")
+
+
+def _below(place: Any, part: str) -> Any:
+    return place.get(part) if isinstance(place, Mapping) else None

@@ -6,7 +6,7 @@ import argparse
 import inspect
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,10 @@ def compiled(pipeline: GraphComponent, registry: str = DEFAULT_REGISTRY, tag: st
 
 
 def _run(pipeline: GraphComponent, options: argparse.Namespace) -> None:
-    values = _values(pipeline, options)
-    check(pipeline.pipeline_spec, values)
+    known = declared(pipeline.pipeline_spec)
+    given = _given(options, known)
+    values = with_defaults(given, known)
+    check(pipeline.pipeline_spec, values, given)
     from pipelines import local_runner, summary
 
     try:
@@ -93,8 +95,8 @@ def _run(pipeline: GraphComponent, options: argparse.Namespace) -> None:
     summary.show(record.steps)
 
 
-def _values(pipeline: GraphComponent, options: argparse.Namespace) -> dict[str, Any]:
-    known = declared(pipeline.pipeline_spec)
+def _given(options: argparse.Namespace, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The parameters that the user set; of those set twice, the command line's."""
     values = read_file(options.parameters, known) if options.parameters else {}
     values |= parsed(options.p, known)
     if options.storage is not None:
@@ -102,4 +104,4 @@ def _values(pipeline: GraphComponent, options: argparse.Namespace) -> dict[str, 
     values.setdefault("storage", DEFAULT_STORAGE)
     if "://" not in values["storage"]:
         values["storage"] = str(Path(values["storage"]).absolute())
-    return with_defaults(values, known)
+    return values

@@ -82,6 +82,7 @@ def test_defaults_keep_their_types() -> None:
         ({"config": "{sfft: {}}"}, "config: unknown key 'sfft'; did you mean 'sft'?"),
         ({"config": "offline_rl: {global_train_batchsize: 8}"}, "did you mean 'global_train_batch_size'?"),
         ({"config": "tokenize_preferences: {max_length: long}"}, "max_length='long'"),
+        ({"loss_type": "ipo", "config": "offline_rl: {model: ipo}"}, "offline_rl.model"),
         ({"config": "tokenize_prompts: 7"}, "tokenize_prompts=7"),
         ({"config": "[1]"}, "no mapping"),
         ({"config": "a: ["}, "not YAML"),
@@ -89,13 +90,24 @@ def test_defaults_keep_their_types() -> None:
 )
 def test_values_are_checked_against_the_stages(changed: dict[str, object], words: str) -> None:
     with pytest.raises(UserError) as caught:
-        check(dpo.pipeline_spec, values(prompts="q.jsonl", **changed))
+        check(dpo.pipeline_spec, values(prompts="q.jsonl", **changed), changed)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_good_values_pass() -> None:
-    check(dpo.pipeline_spec, values(beta=0.2, config="offline_rl: {max_duration: 2ep}"))
+    check(dpo.pipeline_spec, values(beta=0.2, config="offline_rl: {max_duration: 2ep}"), ["beta", "config"])
+
+
+def test_a_section_wins_over_what_the_pipeline_sets() -> None:
+    config = "tokenize_prompts: {dataset_type: verifiable_answers}\noffline_rl: {model: {loss_type: ipo}}"
+    check(dpo.pipeline_spec, values(prompts="q.jsonl", config=config), ["prompts", "config"])
+
+
+def test_a_section_that_disagrees_with_a_given_parameter_is_refused() -> None:
+    config = "offline_rl: {model: {beta: 0.3}}"
+    with pytest.raises(UserError, match=r"beta=0\.2, but config: offline_rl\.model\.beta=0\.3"):
+        check(dpo.pipeline_spec, values(beta=0.2, config=config), ["beta", "config"])
 
 
 def test_every_step_has_a_name_of_its_own() -> None:
