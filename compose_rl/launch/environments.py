@@ -35,5 +35,5 @@ def interpreter(name: str) -> str:
     if (folder / "bin" / "python").exists():
         return str(folder / "bin" / "python")
     raise UserError(
-        f"environment '{name}' is not installed ({folder}); run 'make env-{name}' or set {variable}"
+        f"environment '{name}' is not installed ({folder}); run 'make environments' or set {variable}"
     )

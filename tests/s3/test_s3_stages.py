@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,3 +91,29 @@ def test_a_single_object_is_a_dataset(s3: str, own_cache: Path) -> None:
 def test_nothing_at_an_s3_uri_is_a_user_error(s3: str, own_cache: Path) -> None:
     with pytest.raises(UserError, match=r"nothing\.jsonl.*nothing there"):
         run_stage(RESOLVE, {"kind": "dataset", "uri": f"{s3}/nothing.jsonl"}, {}, f"{s3}/store")
+
+
+def test_a_launcher_killed_while_it_uploads_leaves_no_manifest_or_a_whole_one(
+    toy: StageSpec, s3: str
+) -> None:
+    code = (
+        "import sys; from toy_stage import SPEC; from compose_rl.launch import run_stage;"
+        "run_stage(SPEC, {'text': sys.argv[1], 'times': 30_000_000}, {}, sys.argv[2])"
+    )
+    chance = random.Random(0)
+    store = open_store(s3)
+    for n in range(4):
+        process = subprocess.Popen([sys.executable, "-c", code, str(n), s3], stderr=subprocess.DEVNULL)
+        # From the moment the job exists: what follows is hashing, upload and manifest.
+        while process.poll() is None and sum(entry.path.endswith("job.json") for entry in store.list()) <= n:
+            time.sleep(0.05)
+        time.sleep(chance.uniform(0.0, 1.5))
+        process.kill()
+        process.wait()
+    for entry in store.list():
+        if entry.path.endswith("manifest.json"):
+            manifest = Manifest.from_json(store.read(entry.path), entry.path)
+            (file,) = manifest.output("text").files
+            (stored,) = open_store(manifest.output("text").uri).list()
+            assert (stored.path, stored.size) == (file.path, file.size)
+    assert run_stage(toy, {"text": "0"}, {}, s3).manifest.metrics == {"length": 1}
