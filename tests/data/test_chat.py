@@ -95,6 +95,20 @@ def test_a_template_without_answers_is_refused(tokenizer) -> None:
         ChatRenderer(tokenizer, "{{ messages[0].content }}", DAY)
 
 
+@pytest.mark.parametrize("content", ["m.content | trim", "m.content.split('</think>')[-1]", "m.content"])
+def test_answers_are_what_the_template_makes_of_them(tokenizer, content: str) -> None:
+    template = (
+        "{% for m in messages %}<|start|>{{ m.role }}\n{{ CONTENT }}<|end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+    ).replace("CONTENT", content)
+    chat = ChatRenderer(tokenizer, template, DAY)
+    prompt = chat.prompt(ASK)
+    for answer in ("sat", " sat\n", "<think>on</think> sat"):
+        talk = [*ASK, {"role": "assistant", "content": answer}]
+        whole = tokenizer.apply_chat_template(talk, tokenize=False, chat_template=template)
+        assert prompt + chat.answer(ASK, prompt, answer) + "\n" == whole
+
+
 def test_a_template_that_refuses_a_role_drops_the_row(tokenizer) -> None:
     template = "{{ raise_exception('no system') if messages[0].role == 'system' }}{{ messages[-1].content }}"
     chat = ChatRenderer(tokenizer, template, DAY)
