@@ -49,6 +49,10 @@ def _check(config: OfflineRLConfig, inputs: Mapping[str, Manifest]) -> None:
             f" 'rejected_reward', and the data ({inputs['data'].uri}) has none; tokenize data that has them,"
             " or choose dpo, ipo or kto"
         )
+    if not config.model.pretrained:
+        raise UserError(
+            "offline_rl: model.pretrained=False: a policy of random weights has no reference; set it to true"
+        )
     if "reference" in inputs:
         _check_reference(config, inputs)
 
@@ -56,8 +60,6 @@ def _check(config: OfflineRLConfig, inputs: Mapping[str, Manifest]) -> None:
 def _check_reference(config: OfflineRLConfig, inputs: Mapping[str, Manifest]) -> None:
     """The reference log-probs are of this model on this data, under these settings."""
     reference = inputs["reference"]
-    if config.model.peft_config is None and not config.model.pretrained:
-        raise UserError("offline_rl: model.pretrained=False and a reference exclude each other; drop one")
     for slot in ("model", "data"):
         if reference.inputs[slot].key != inputs[slot].key:
             raise UserError(

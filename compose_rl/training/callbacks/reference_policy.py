@@ -119,12 +119,19 @@ class ReferencePolicy(CallbackWithConfig):
         from llmfoundry.utils.builders import build_composer_model
 
         keys = copy.deepcopy(self._document["model"])
-        reference: Any = build_composer_model(
-            name=keys.pop("name"),
-            tokenizer=policy.tokenizer,
-            cfg=keys,
-            master_weights_dtype=keys.pop("master_weights_dtype", None),
-        )
+        if self._load_path is None and not keys.get("pretrained", "pretrained_model_name_or_path" in keys):
+            raise UserError(
+                "callback 'offline_rl': the reference would have other random weights than the policy;"
+                " set load_path to the checkpoint that the policy starts from"
+            )
+        # Building draws random weights, even those that are loaded over: not at the expense of training.
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            reference: Any = build_composer_model(
+                name=keys.pop("name"),
+                tokenizer=policy.tokenizer,
+                cfg=keys,
+                master_weights_dtype=keys.pop("master_weights_dtype", None),
+            )
         if self._load_path is not None:
             _load_weights(reference, self._load_path)
         reference.requires_grad_(False)
