@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -118,10 +119,8 @@ def write_model(
                 f"export: dtype={dtype}: '{name}' has values beyond its range; use bfloat16 or float32"
             )
     _copy_description(description, folder)
-    # save_pretrained() takes the dtype from the state dict and puts it in the configuration.
-    state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
-    model.config.torch_dtype = dtype
-    model.save_pretrained(folder, state_dict=state, safe_serialization=True, max_shard_size=max_shard_size)
+    cast = copy.deepcopy(model).to(dtype)
+    cast.save_pretrained(folder, safe_serialization=True, max_shard_size=max_shard_size)
 
 
 def write_adapter(model: Any, description: Path, folder: Path, *, dtype: torch.dtype, base: str) -> None:
