@@ -114,6 +114,6 @@ def refuse_unsupported(dropout: float, sliding_window: int | None, softcap: floa
 
 ALL_ATTENTION_FUNCTIONS.register(PACKED_ATTENTION, packed_attention)
 if importlib.util.find_spec("transformers.masking_utils"):
-    # Newer versions make no mask at all for an implementation without a mask function, and padding would be seen.
+    # Newer versions make no mask for an implementation without a mask function: padding would be seen.
     masking: Any = importlib.import_module("transformers.masking_utils")
     masking.ALL_MASK_ATTENTION_FUNCTIONS.register(PACKED_ATTENTION, masking.sdpa_mask)

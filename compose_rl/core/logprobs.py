@@ -77,7 +77,7 @@ class _Settings(NamedTuple):
     temperature: float
     memory_budget: int
     differentiable: bool
-    """Inside a Function autograd is off, and an input's requires_grad does not say whether a backward follows."""
+    """Whether a backward may follow: inside a Function autograd is off and cannot tell."""
 
 
 class _LinearLogprobs(torch.autograd.Function):

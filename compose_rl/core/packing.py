@@ -62,7 +62,8 @@ def pack(tokens: Tensor, lengths: Tensor) -> Packed:
     The first token of an answer without a prompt has nothing that predicts it, so it is no target.
 
     Raises:
-        ValueError: `lengths` is not a [B, C] table of counts that sum to T, or a row has no token at all.
+        ValueError: `lengths` is not a [B, C] table of counts that sum to T, or an answer and its
+            prompt are both empty.
     """
     _check(tokens, lengths)
     if lengths.size(1) == 1:
@@ -102,8 +103,12 @@ def _check(tokens: Tensor, lengths: Tensor) -> None:
         raise ValueError(f"lengths must be a [B, C] table of counts, got shape {tuple(lengths.shape)}")
     if int(lengths.sum()) != tokens.numel():
         raise ValueError(f"lengths sum to {int(lengths.sum())}, but there are {tokens.numel()} tokens")
-    if bool((lengths.sum(1) == 0).any()):
-        raise ValueError("a row has no tokens: every row needs a prompt or an answer")
+    has_end = lengths[:, 0] > 0
+    if lengths.size(1) > 1:
+        has_end = has_end | (lengths[:, 1:] > 0).all(1)
+    if not bool(has_end.all()):
+        row = int((~has_end).nonzero()[0])
+        raise ValueError(f"row {row} has neither prompt nor answer tokens: {lengths[row].tolist()}")
 
 
 def restarting_positions(lengths: Tensor) -> Tensor:
