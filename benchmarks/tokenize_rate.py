@@ -10,7 +10,6 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from compose_rl.data.sources import Row, rows
 
 
 def main() -> None:
-    """Print seconds (median over repetitions) and their ratio."""
+    """Print seconds (medians over repetitions) and their ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=Path, help="preference data: jsonl, parquet, csv or a folder")
     parser.add_argument("tokenizer", help="folder")
@@ -32,13 +31,13 @@ def main() -> None:
     options = parser.parse_args()
     data = list(rows(options.rows)) * options.times
     config = TokenizeOptions(dataset_type="preference", max_length=1024)
-    alone = _median(_tokenizer_alone(data, config, options.tokenizer), options.repeat)
-    print(f"{len(data)} rows; tokenizer alone, 1 process: {alone:.2f} s ({len(data) / alone:.0f} rows/s)")
+    alone, alone_cpu = _median(_tokenizer_alone(data, config, options.tokenizer), options.repeat)
+    print(f"{len(data)} rows; tokenizer alone: {alone:.2f} s, of CPU {alone_cpu:.2f} s")
     for workers in sorted({1, len(os.sched_getaffinity(0))}):
-        whole = _median(_whole(data, config, options.tokenizer, workers), options.repeat)
+        whole, cpu = _median(_whole(data, config, options.tokenizer, workers), options.repeat)
         print(
-            f"whole, {workers} process(es): {whole:.2f} s ({len(data) / whole:.0f} rows/s),"
-            f" {whole / alone:.2f} of the tokenizer alone"
+            f"whole, {workers} process(es): {whole:.2f} s ({whole / alone:.2f} of the tokenizer alone),"
+            f" of CPU {cpu:.2f} s ({cpu / alone_cpu:.2f})"
         )
 
 
@@ -72,13 +71,16 @@ def _whole(data: list[Row], config: TokenizeOptions, place: str, workers: int) -
     return run
 
 
-def _median(run: Callable[[], None], repeat: int) -> float:
-    seconds = []
+def _median(run: Callable[[], None], repeat: int) -> tuple[float, float]:
+    """Wall and CPU seconds (of all processes), after one run that does not count."""
+    measured = []
     for _ in range(repeat + 1):
-        started = time.perf_counter()
+        before = os.times()
         run()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])
+        after = os.times()
+        measured.append((after.elapsed - before.elapsed, sum(after[:4]) - sum(before[:4])))
+    wall, cpu = zip(*measured[1:], strict=True)
+    return statistics.median(wall), statistics.median(cpu)
 
 
 if __name__ == "__main__":
