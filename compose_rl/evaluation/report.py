@@ -22,7 +22,7 @@ from compose_rl.stages.provenance import commit, versions
 from compose_rl.store.lineage import ancestry
 from compose_rl.store.manifest import Manifest
 
-__all__ = ["StageSection", "write_report"]
+__all__ = ["StageSection", "render", "write_report"]
 
 CURVES = "curves"
 DATA_REPORT = "report.json"
@@ -54,18 +54,36 @@ def write_report(
             folder / "report.md", markdown("Evaluation", rows) + "\n" + markdown("Time", timings(manifests))
         )
         shown = list(islice(samples.rows(judgements), job.config.num_samples))
-        page = _template().render(
-            headline=rows,
-            win_rates=_win_rates(metrics),
-            timings=timings(manifests),
-            samples=shown,
-            stages=[_section(manifest) for manifest in manifests],
-            own_config=_yaml(job.config.model_dump(mode="json")),
-            key=job.key,
-            commit=commit(),
-            versions=versions(),
-        )
-        _write(folder / "report.html", page)
+        own_config = _yaml(job.config.model_dump(mode="json"))
+        _write(folder / "report.html", render(metrics, shown, manifests, own_config=own_config, key=job.key))
+
+
+def render(
+    metrics: Mapping[str, float],
+    samples: list[dict[str, Any]],
+    manifests: list[Manifest],
+    *,
+    own_config: str,
+    key: str,
+) -> str:
+    """The page.
+
+    Args:
+        samples: rows to show, as :meth:`Samples.rows` gives them.
+        manifests: the stages that led here, in order.
+        own_config: YAML.
+    """
+    return _template().render(
+        headline=headline(metrics),
+        win_rates=_win_rates(metrics),
+        timings=timings(manifests),
+        samples=samples,
+        stages=[_section(manifest) for manifest in manifests],
+        own_config=own_config,
+        key=key,
+        commit=commit(),
+        versions=versions(),
+    )
 
 
 def _template() -> Any:
