@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from compose_rl.config.schema import Config
-from compose_rl.stages.job import Job, JobFile, execute, published
+from compose_rl.stages.attempt import JobFile, published
+from compose_rl.stages.job import Job, execute
 from compose_rl.stages.spec import load
 from compose_rl.store.checksums import describe
 from compose_rl.store.manifest import Manifest, Output
@@ -155,7 +156,7 @@ def data_manifest(folder: Path, dataset_type: str, train: list[Any], validation:
 
 
 def job_file(
-    stage: str, config: dict[str, Any], inputs: dict[str, Manifest], storage: Path, attempt: str
+    stage: str, config: dict[str, Any], inputs: dict[str, Manifest], storage: Path | str, attempt: str
 ) -> JobFile:
     spec = load(stage)
     parsed: Config = spec.parse(config, inputs)
@@ -170,7 +171,7 @@ def job_file(
 
 
 def run_stage(
-    stage: str, config: dict[str, Any], inputs: dict[str, Manifest], storage: Path, attempt: str = "a1"
+    stage: str, config: dict[str, Any], inputs: dict[str, Manifest], storage: Path | str, attempt: str = "a1"
 ) -> Manifest:
     """Run a stage in this process, or take its result if there is one; its manifest."""
     spec = load(stage)
@@ -192,5 +193,10 @@ def weights(result: Manifest) -> dict[str, Any]:
 
 
 def curve(result: Manifest, metric: str = "loss/train/total") -> list[float]:
-    lines = (Path(result.output("curves").uri) / "curves.jsonl").read_text().splitlines()
-    return [line["metrics"][metric] for line in map(json.loads, lines) if metric in line["metrics"]]
+    return losses((Path(result.output("curves").uri) / "curves.jsonl").read_text(), metric)
+
+
+def losses(text: str, metric: str = "loss/train/total") -> list[float]:
+    """The values of ``metric`` in curves.jsonl."""
+    lines = [json.loads(line)["metrics"] for line in text.splitlines()]
+    return [metrics[metric] for metrics in lines if metric in metrics]

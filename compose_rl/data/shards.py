@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from streaming import Stream, StreamingDataset
+from streaming.base.world import World
 
 from compose_rl.config.data import LoaderDataset
 from compose_rl.errors import UserError
+from compose_rl.store.checksums import locked
 
 __all__ = ["Sample", "ShardDataset", "check_shards", "integers"]
 
@@ -54,6 +59,20 @@ def _check_size(path: Path, size: int) -> None:
         raise UserError(f"{path}: truncated shard, {found} of {size} bytes; copy or tokenize the data again")
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Hold back other processes of this machine that set up a dataset.
+
+    Streaming looks for a free name in shared memory and then takes it, so two jobs that start at once would want
+    the same one. Within a job only the first process of the machine does so; the others wait for it.
+    """
+    if not World.detect().is_local_leader:
+        yield
+        return
+    with locked(Path(tempfile.gettempdir()) / f"compose-rl-streaming-{os.getuid()}.lock"):
+        yield
+
+
 class ShardDataset(StreamingDataset):
     """Samples of MDS shards, decoded to arrays, in StreamingDataset's deterministic and resumable order.
 
@@ -75,7 +94,8 @@ class ShardDataset(StreamingDataset):
         if config.streams:
             place |= {"streams": [Stream(**stream) for stream in config.streams.values()]}
             place |= {"local": None, "remote": None}
-        super().__init__(**place, batch_size=batch_size)
+        with _alone():
+            super().__init__(**place, batch_size=batch_size)
         self.max_seq_len = config.max_seq_len
         self._decode = decode
         self._pair = pair

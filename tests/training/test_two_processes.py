@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 import tiny_training as tiny
 import torch
 
-from compose_rl.stages.job import published
+from compose_rl.stages.attempt import published
 from compose_rl.store import open_store
 from compose_rl.store.manifest import Manifest
 
@@ -28,6 +28,7 @@ CONFIG: dict[str, Any] = {
     "device_train_microbatch_size": 8,
     "device_eval_batch_size": 8,
     "eval_interval": "4ba",
+    "save_interval": "2ba",
     "optimizer": {"lr": 0.003},
     "scheduler": {"name": "constant_with_warmup", "t_warmup": "0ba"},
 }

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import sys
 from pathlib import Path
 
-from compose_rl.stages.job import Job, JobFile, execute
+from compose_rl.stages.attempt import JobFile
+from compose_rl.stages.job import Job, execute
 from compose_rl.stages.spec import load
 
 if __name__ == "__main__":
@@ -16,5 +16,3 @@ if __name__ == "__main__":
         document = JobFile.model_validate(json.loads(Path(path).read_text()))
         run = importlib.import_module(f"compose_rl.stages.{document.stage}.run").run
         execute(Job(load(document.stage), document), run)
-    # Composer's exit handlers wait for process groups that are gone.
-    os._exit(0)

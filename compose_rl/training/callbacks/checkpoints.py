@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 from composer.core import Callback, Event, State
 from composer.loggers import Logger
-from composer.utils import checkpoint, create_interval_scheduler, dist
+from composer.utils import checkpoint, create_interval_scheduler, dist, reproducibility
 
 from compose_rl.store import open_store
 from compose_rl.training.checkpoints import SEAL_SUFFIX, content_digest, seal, sealed_batches
@@ -17,6 +18,9 @@ __all__ = ["StageCheckpoints"]
 
 class StageCheckpoints(Callback):
     """Saves model, optimizer, data position and random state at an interval; seals each when it is whole.
+
+    Composer puts the random state back at an epoch's beginning, or when it skips batches; it does neither in
+    the middle of an epoch of a dataset that finds its position itself. So this callback does it there.
 
     Args:
         uri: where it is kept: a folder, or an s3:// prefix.
@@ -32,6 +36,29 @@ class StageCheckpoints(Callback):
         self.keep = keep
         self._due = create_interval_scheduler(interval, include_end_of_training=False)
         self._last = -1
+        self._rng: list[dict[str, Any]] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rng": reproducibility.get_rng_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._rng = state["rng"]
+
+    def epoch_start(self, state: State, logger: Logger) -> None:
+        # Composer has done it, and the new epoch's iterator is about to draw from it.
+        self._rng = None
+
+    def batch_start(self, state: State, logger: Logger) -> None:
+        self._restore_rng()
+
+    def epoch_end(self, state: State, logger: Logger) -> None:
+        # Resumed after an epoch's last batch: what follows is the next epoch's iterator.
+        self._restore_rng()
+
+    def _restore_rng(self) -> None:
+        if self._rng is not None:
+            reproducibility.load_rng_state(self._rng)
+            self._rng = None
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
         self._save_if_due(state, Event.BATCH_CHECKPOINT)
