@@ -63,7 +63,7 @@ def _check_size(path: Path, size: int) -> None:
 def _alone() -> Iterator[None]:
     """Hold back other processes of this machine that set up a dataset.
 
-    Streaming looks for a free name in shared memory and then takes it, so two jobs that start at once would want
+    Streaming looks for a free name in shared memory and then takes it: two jobs that start at once would want
     the same one. Within a job only the first process of the machine does so; the others wait for it.
     """
     if not World.detect().is_local_leader:

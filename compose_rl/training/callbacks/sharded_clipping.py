@@ -23,7 +23,7 @@ class ShardedClipping(Callback):
     def __init__(self, clipping_type: str, clipping_threshold: float) -> None:
         if clipping_type not in ("norm", "value"):
             raise UserError(
-                f"algorithms.gradient_clipping.clipping_type='{clipping_type}' is not there for sharded models;"
+                f"algorithms.gradient_clipping.clipping_type='{clipping_type}' does not work on shards;"
                 " use norm or value"
             )
         self._by_norm = clipping_type == "norm"
