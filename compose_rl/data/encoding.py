@@ -66,7 +66,9 @@ class PieceEncoder:
             self._backend.no_truncation()
             self._backend.no_padding()
         alone, anchor, behind = self._encode(["a", _ANCHOR, f"{_ANCHOR}a"])
-        self._anchor = [] if behind == anchor + alone else anchor
+        # An anchor that merges with what follows is none: such a tokenizer puts nothing in front either.
+        stays = behind[: len(anchor)] == anchor and len(behind) > len(anchor)
+        self._anchor = anchor if stays and behind != anchor + alone else []
 
     def __call__(self, texts: list[str]) -> list[NDArray[np.int64]]:
         """Token ids of each text, without special tokens of the tokenizer's own."""

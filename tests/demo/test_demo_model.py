@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
+from compose_rl.data.encoding import PieceEncoder  # noqa: E402
 from compose_rl.demo.language import ANSWERS, answer, requests  # noqa: E402
 from compose_rl.demo.model import save_base_model  # noqa: E402
 
@@ -44,6 +45,12 @@ def test_the_chat_template_ends_an_answer_with_the_end_token(folder: Path) -> No
     assert whole[: len(prompt)] == prompt
     assert whole[-1] == tokenizer.eos_token_id != tokenizer.pad_token_id
     assert tokenizer.decode(prompt) == "<|user|>Make a note:\nfig<|end|><|assistant|>"
+
+
+def test_tokenizing_keeps_every_token_of_an_answer(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    texts = ["I would write:\nfig\nkiwi", "Sure, here you go:\nlion"]
+    assert [tokenizer.decode(ids) for ids in PieceEncoder(tokenizer)(texts)] == texts
 
 
 def test_the_model_is_small_seeded_and_knows_the_vocabulary(folder: Path, tmp_path: Path) -> None:
