@@ -108,7 +108,8 @@ def _check(tokens: Tensor, lengths: Tensor) -> None:
         has_end = has_end | (lengths[:, 1:] > 0).all(1)
     if not bool(has_end.all()):
         row = int((~has_end).nonzero()[0])
-        raise ValueError(f"row {row} has neither prompt nor answer tokens: {lengths[row].tolist()}")
+        counts = [int(count) for count in lengths[row]]
+        raise ValueError(f"row {row} has an answer without tokens and no prompt: its lengths are {counts}")
 
 
 def restarting_positions(lengths: Tensor) -> Tensor:

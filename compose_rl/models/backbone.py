@@ -86,7 +86,9 @@ def _layout_from_call(
 ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
     positions: Tensor | None = kwargs.get("position_ids")
     mask: Tensor | None = kwargs.get("attention_mask")
-    if positions is None or kwargs.get("past_key_values") is not None:
+    # Generation brings a cache, or, before its first token, asks for one.
+    generates = kwargs.get("past_key_values") is not None or kwargs.get("use_cache")
+    if positions is None or generates:
         return None
     if is_layout(mask, positions.size(-1)):
         return None

@@ -71,9 +71,10 @@ def test_a_frozen_output_layer_gives_the_same_gradient_and_keeps_nothing():
 
 
 def test_improbable_targets_keep_their_digits():
-    hidden, weight = torch.tensor([[300.0], [300.0]]), torch.tensor([[0.0], [1.0]])
-    out = linear_logprobs(hidden, weight, torch.tensor([0, 1]))
-    assert out.tolist() == [-300.0, 0.0]
+    # exp(-100) is a denormal number with few digits, exp(-300) is zero.
+    hidden, weight = torch.tensor([[300.0], [100.0], [300.0]]), torch.tensor([[0.0], [1.0]])
+    out = linear_logprobs(hidden, weight, torch.tensor([0, 0, 1]))
+    assert out.tolist() == [-300.0, -100.0, 0.0]
 
 
 def test_no_argument_is_changed():
