@@ -58,9 +58,15 @@ def headline(metrics: Mapping[str, float]) -> list[Row]:
 
 def timings(manifests: Iterable[Manifest]) -> list[Row]:
     """The stages that took time, and the sum."""
-    spent = [(m.stage, m.seconds) for m in manifests if m.stage != "resolve"]
+    spent = [(_name(m), m.seconds) for m in manifests if m.stage != "resolve"]
     rows = [(stage, duration(seconds)) for stage, seconds in spent]
     return [*rows, ("together", duration(sum(seconds for _, seconds in spent)))]
+
+
+def _name(manifest: Manifest) -> str:
+    """The stage, and of which of several it is: what it tokenized, what it exported."""
+    of = manifest.info.get("dataset_type") or next((i.stage for i in manifest.inputs.values()), "")
+    return f"{manifest.stage} ({of})" if manifest.stage in ("tokenize", "export") and of else manifest.stage
 
 
 def markdown(title: str, rows: Iterable[Row]) -> str:
