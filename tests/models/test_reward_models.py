@@ -153,7 +153,7 @@ def test_inference_scores_every_position_within_the_thresholds(
     )
     everywhere = model(batch)
     assert everywhere.shape == rows.input_ids.shape
-    assert everywhere.abs().max() == pytest.approx(0.1)
+    assert everywhere.abs().max().item() == pytest.approx(0.1)
     expected = model(pairs).clamp(-0.1, 0.1)
     torch.testing.assert_close(everywhere[torch.arange(4), rows.ends], expected, rtol=1e-5, atol=1e-6)
 
