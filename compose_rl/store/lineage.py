@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from compose_rl.store.base import split
 from compose_rl.store.manifest import Manifest
+from compose_rl.store.uri import split
 
 __all__ = ["ancestry", "read_manifest"]
 
