@@ -52,7 +52,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausal
         num_key_value_heads=32,
         max_position_embeddings=MAX_LENGTH,
         tie_word_embeddings=True,
-        # This and the many small heads learn several times faster from scratch, at this width, than the usual.
+        # This and many small heads learn several times faster from scratch, at this width, than the usual.
         initializer_range=0.05,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,

@@ -63,8 +63,8 @@ def test_a_seed_decides_the_samples_and_the_callers_random_state_stays(model: Ll
 
 
 def test_samples_follow_the_models_distribution(model: LlamaForCausalLM) -> None:
-    # 4000 first tokens after one prompt, at temperature 0.7, against softmax(logits / 0.7). The total variation
-    # distance of a right sampler is about 0.03 at this count.
+    # 4000 first tokens after one prompt, at temperature 0.7, against softmax(logits / 0.7). Total variation
+    # distance of a right sampler: about 0.03 at this count.
     answers = generate(
         model, [PROMPTS[0]] * 4000, sampling(max_new_tokens=1, temperature=0.7, batch_size=4000)
     )
