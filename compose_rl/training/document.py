@@ -83,9 +83,6 @@ def _fill_callbacks(document: dict[str, Any], job: Job, config: TrainingConfig) 
         },
         "stage_progress": {"prefix": job.spec.name},
     }
-    clipping = (document.get("algorithms") or {}).get("gradient_clipping")
-    if config.fsdp_config is not None and clipping is not None:
-        document["callbacks"]["sharded_clipping"] = clipping
     # The stage saves by its own callback, and its result when training is over.
     del document["save_interval"], document["save_num_checkpoints_to_keep"]
     document["loggers"] = document.get("loggers", {}) | {

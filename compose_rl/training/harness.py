@@ -11,6 +11,7 @@ from compose_rl.errors import UserError
 from compose_rl.stages.job import Job, Result
 from compose_rl.training.checkpoints import newest_whole
 from compose_rl.training.document import training_document
+from compose_rl.training.gloo import average_on_cpu
 
 if TYPE_CHECKING:
     from composer import Trainer
@@ -70,12 +71,15 @@ def _check_machine(config: TrainingConfig) -> None:
 def _train(document: dict[str, Any], job: Job) -> Trainer:
     # Composer chooses between FSDP 1, which needs a GPU, and FSDP 2 by this variable.
     os.environ.setdefault("FSDP_VERSION", "2")
+    # Composer's name for what torchrun calls the rank of the group.
+    os.environ.setdefault("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
     with job.progress.phase("load LLM Foundry"):
         from llmfoundry.command_utils.train import train
         from omegaconf import OmegaConf
     fsdp = document.get("fsdp_config")
     if fsdp is not None:
         fsdp.setdefault("state_dict_type", "full")
+        average_on_cpu()
     return train(OmegaConf.create(document))
 
 

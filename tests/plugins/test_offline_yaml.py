@@ -162,7 +162,7 @@ def test_what_it_exports_is_a_plain_hugging_face_model(trained: tuple[Path, list
     assert type(model).__module__.startswith("transformers.")
     assert json.loads((folder / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
     assert AutoTokenizer.from_pretrained(folder).eos_token_id == tiny.EOS
-    checkpoint = out / "checkpoints" / "latest-rank0.pt"
+    checkpoint = out / "checkpoints" / "ep0-ba4-rank0.pt"
     state = torch.load(checkpoint, weights_only=False)["state"]["model"]
     exported = model.state_dict()
     assert {f"model.{name}" for name in exported} == set(state)
@@ -172,7 +172,7 @@ def test_what_it_exports_is_a_plain_hugging_face_model(trained: tuple[Path, list
 def test_the_reference_starts_where_load_path_says(
     tiny_model: Path, shards: Path, trained: tuple[Path, list[dict[str, Any]]], tmp_path: Path
 ) -> None:
-    checkpoint = trained[0] / "checkpoints" / "latest-rank0.pt"
+    checkpoint = trained[0] / "checkpoints" / "ep0-ba4-rank0.pt"
     lines = train(
         document(
             tiny_model,
