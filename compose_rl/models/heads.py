@@ -1,19 +1,11 @@
-"""Heads that turn a hidden state into scores."""
+"""The head that turns a hidden state into scores."""
 
 from __future__ import annotations
-
-from typing import Literal
 
 import torch
 from torch import nn
 
-__all__ = ["HEAD_ATTRIBUTES", "HeadName", "ValueHead", "build_head"]
-
-HeadName = Literal["value_head", "linear"]
-
-HEAD_ATTRIBUTES: dict[str, str] = {"value_head": "value_head", "linear": "score"}
-"""The attribute under which a model keeps each head, and so the prefix of its weights: as in Compose RL's
-reward models (``value_head``) and in transformers' sequence classifiers (``score``)."""
+__all__ = ["ValueHead"]
 
 
 class ValueHead(nn.Module):
@@ -36,23 +28,3 @@ class ValueHead(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         return self.score(self.dropout(torch.tanh(self.dense(self.dropout(hidden)))))
-
-
-def build_head(name: HeadName, hidden_size: int, n_labels: int = 1, p_dropout: float = 0.0) -> nn.Module:
-    """A fresh head: hidden states [..., H] to scores [..., n_labels].
-
-    ``linear`` is the head of transformers' sequence classifiers: no bias, no dropout, and their usual start
-    (standard deviation 0.02).
-
-    Raises:
-        ValueError: dropout with the linear head, which could not be exported.
-    """
-    if name == "value_head":
-        return ValueHead(hidden_size, n_labels, p_dropout)
-    if p_dropout:
-        raise ValueError(
-            f"p_dropout={p_dropout}: the linear head has no dropout; use head 'value_head' or p_dropout 0"
-        )
-    head = nn.Linear(hidden_size, n_labels, bias=False)
-    nn.init.normal_(head.weight, std=0.02)
-    return head
