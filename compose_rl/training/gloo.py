@@ -1,7 +1,7 @@
 """FSDP 2 on CPUs: average gradients over processes.
 
-FSDP 2 asks its backend for an average (``ReduceOp.AVG``). Gloo in torch 2.7 takes that and gives the sum, so
-that gradients would be as many times too large as there are processes. For one kind of device FSDP 2 divides by
+FSDP 2 asks its backend for an average (``ReduceOp.AVG``). Gloo in torch 2.7 takes that and gives the sum, and
+gradients would be as many times too large as there are processes. For one kind of device FSDP 2 divides by
 itself and asks for a sum; here CPUs are treated as that kind. NCCL averages, and GPUs are left alone.
 """
 
