@@ -21,7 +21,15 @@ from transformers.utils import CONFIG_NAME
 from compose_rl.errors import UserError
 from compose_rl.models import hf_reward
 
-__all__ = ["AUTO_CLASSES", "compare", "rebuild", "write_adapter", "write_model"]
+__all__ = [
+    "AUTO_CLASSES",
+    "compare",
+    "compare_adapter",
+    "read_adapter",
+    "rebuild",
+    "write_adapter",
+    "write_model",
+]
 
 AUTO_CLASSES: dict[str, Any] = {
     "causal_lm": AutoModelForCausalLM,
@@ -126,9 +134,20 @@ def write_model(
 def write_adapter(model: Any, description: Path, folder: Path, *, dtype: torch.dtype, base: str) -> None:
     """Write the adapter of a PeftModel, which names ``base`` as the model it belongs to."""
     _copy_description(description, folder)
-    for adapter in model.peft_config.values():
+    cast = copy.deepcopy(model).to(dtype)
+    for adapter in cast.peft_config.values():
         adapter.base_model_name_or_path = base
-    model.to(dtype).save_pretrained(folder, safe_serialization=True)
+    cast.save_pretrained(folder, safe_serialization=True)
+
+
+def read_adapter(folder: Path, description: Path, base: Path, auto: Any, *, dtype: torch.dtype) -> Any:
+    """The adapter in ``folder`` on the model in ``base``, as its user will load them."""
+    from peft import PeftModel
+
+    config = AutoConfig.from_pretrained(description)
+    return PeftModel.from_pretrained(
+        auto.from_pretrained(base, config=config, torch_dtype=dtype), folder, autocast_adapter_dtype=False
+    )
 
 
 def _copy_description(description: Path, folder: Path) -> None:
@@ -146,10 +165,29 @@ def compare(trained: PreTrainedModel, written: PreTrainedModel) -> None:
     Raises:
         RuntimeError: they differ.
     """
-    theirs = written.state_dict()
-    for name, tensor in trained.state_dict().items():
-        if name not in theirs or not torch.equal(tensor.to(theirs[name].dtype), theirs[name]):
+    _same_weights(trained.state_dict(), written.state_dict())
+    _same_outputs(trained, written)
+
+
+def compare_adapter(trained: Any, written: Any) -> None:
+    """The same for PeftModels: the adapter's weights, and the outputs of the whole.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    from peft import get_peft_model_state_dict
+
+    _same_weights(get_peft_model_state_dict(trained), get_peft_model_state_dict(written))
+    _same_outputs(trained, written)
+
+
+def _same_weights(trained: Mapping[str, torch.Tensor], written: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in trained.items():
+        if name not in written or not torch.equal(tensor.to(written[name].dtype), written[name]):
             raise RuntimeError(f"export: '{name}' read back is not what was trained")
+
+
+def _same_outputs(trained: Any, written: Any) -> None:
     expected, found = _outputs(trained), _outputs(written)
     tolerance = _TOLERANCE[written.dtype]
     error = (found - expected).norm().item()

@@ -57,6 +57,15 @@ class RewardModelConfig(PretrainedConfig):
         self.bias = bias
         self.return_logits = return_logits
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> RewardModelConfig:
+        """From its own dictionary, or from that of a language model, which then is the base.
+
+        PEFT reads the configuration of the model under an adapter by the class of the whole.
+        """
+        own = config_dict if "base_config" in config_dict else {"base_config": config_dict}
+        return super().from_dict(own, **kwargs)
+
 
 @dataclass
 class RewardOutput(ModelOutput):

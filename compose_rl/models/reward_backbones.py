@@ -20,6 +20,7 @@ from compose_rl.config.reward_model import RewardModelSettings, is_pairwise
 from compose_rl.errors import UserError
 from compose_rl.models.backbone import unwrapped
 from compose_rl.models.hf_reward import AutoModelForCausalLMWithRM, RewardModelConfig
+from compose_rl.models.padding import set_padding_token
 from compose_rl.models.scoring import (
     EndTokenScores,
     LinearScores,
@@ -68,14 +69,8 @@ class LinearBackbone(Backbone):
     head = "score"
 
     def _configured(self, config: PretrainedConfig) -> PretrainedConfig:
-        pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
-        if pad is None or pad == end:
-            raise UserError(
-                f"tokenizer: its pad token is {pad} and its end token {end}, and a sequence classifier scores"
-                " the last token that is not padding; give it a pad token of its own, or set head: value_head"
-            )
         config.num_labels = self.settings.n_labels
-        config.pad_token_id = pad
+        config.pad_token_id = set_padding_token(self.tokenizer)
         # Tells servers whether to put the score through a sigmoid: a reward is a number, a label is not.
         config.problem_type = "regression" if is_pairwise(self.settings) else "multi_label_classification"
         return config

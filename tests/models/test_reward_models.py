@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceCl
 from compose_rl.core.packing import pack
 from compose_rl.core.padded import PaddedAnswers, pad_answers
 from compose_rl.errors import UserError
+from compose_rl.models.description import write_description
 from compose_rl.models.reward import (
     ComposerHFCausalClassifierRewardModel,
     ComposerHFClassifierRewardModel,
@@ -207,5 +210,74 @@ def test_what_cannot_be_is_refused(tiny_model: Path, tokenizer: Any, tmp_path: P
         mpt(tokenizer, head="linear")
     same = AutoTokenizer.from_pretrained(tiny_model)
     same.pad_token = same.eos_token
-    with pytest.raises(UserError, match="pad token of its own"):
+    same.add_special_tokens({"bos_token": "<pad>"})
+    with pytest.raises(UserError, match=r"pad_token of its own, or set model.head: value_head"):
         ComposerHFPairwiseRewardModel(same, str(tiny_model), head="linear")
+
+
+def without_padding(tiny_model: Path, folder: Path, spare: list[str]) -> Path:
+    """The tiny model with the tokenizer of a Llama 3: no padding token, but spare ones."""
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.pad_token = None
+    words = {name: f"t{50 + i}" for i, name in enumerate(spare)}
+    shutil.copytree(tiny_model, folder)
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        (folder / file).unlink()
+    document = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = document["model"]["vocab"]
+    document["added_tokens"] = []
+    for name, word in words.items():
+        vocabulary[name] = vocabulary.pop(word)
+        document["added_tokens"].append(_special(vocabulary[name], name))
+    document["added_tokens"].append(_special(tiny.EOS, "</s>"))
+    (folder / "tokenizer.json").write_text(json.dumps(document))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "eos_token": "</s>",
+                "chat_template": "{{ messages[0].content }}<|eot_id|>",
+            }
+        )
+    )
+    return folder
+
+
+def _special(number: int, content: str) -> dict[str, Any]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": number, "content": content, "special": True, **flags}
+
+
+@pytest.mark.parametrize(
+    ("spare", "chosen"),
+    [
+        (["<|eot_id|>", "<|python_tag|>", "<|reserved_special_token_0|>"], "<|reserved_special_token_0|>"),
+        (["<|reserved_special_token_0|>", "<|finetune_right_pad_id|>"], "<|finetune_right_pad_id|>"),
+        (["<|eot_id|>", "<|fim_prefix|>"], "<|fim_prefix|>"),
+    ],
+)
+def test_a_linear_head_takes_a_spare_token_for_padding(
+    tiny_model: Path, pairs: dict[str, Any], tmp_path: Path, spare: list[str], chosen: str
+) -> None:
+    """It scores the last token that is not padding, so padding must be what no text ends in."""
+    base = without_padding(tiny_model, tmp_path / "base", spare)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    assert tokenizer.pad_token is None
+    model = ComposerHFPairwiseRewardModel(tokenizer, str(base), head="linear")
+    folder = tmp_path / "written"
+    model.model.save_pretrained(folder)
+    write_description(model.model, base, folder)
+    written = AutoTokenizer.from_pretrained(folder)
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert written.pad_token == chosen
+    assert written.pad_token_id == loaded.config.pad_token_id == tokenizer.pad_token_id
+    assert len(written) == tiny.VOCAB
+    # Several rows of unlike lengths, which the classifier finds the ends of by its padding token.
+    rows = pad_answers(pack(pairs["tokens"], pairs["lengths"]), written.pad_token_id)
+    expected = loaded(input_ids=rows.input_ids, attention_mask=rows.attention_mask).logits[:, 0]
+    torch.testing.assert_close(model(pairs), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_tokenizers_own_padding_stays(tiny_model: Path, tokenizer: Any) -> None:
+    model = ComposerHFPairwiseRewardModel(tokenizer, str(tiny_model), head="linear")
+    assert (tokenizer.pad_token, model.model.config.pad_token_id) == ("<pad>", tiny.PAD)

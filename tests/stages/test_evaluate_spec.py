@@ -72,6 +72,16 @@ def test_policy_baseline_and_pairs_are_enough() -> None:
             {"policy": manifest("export", model_class="sequence_classification", vocab_size=100)},
             r"input 'policy' .* is a 'sequence_classification'; give a causal language model",
         ),
+        (
+            {},
+            {"policy": manifest("export", model_class="causal_lm_adapter", vocab_size=100)},
+            r"input 'policy' .* an adapter alone .*; export it with merge_adapter: true",
+        ),
+        (
+            {},
+            {"reward_model": manifest("export", model_class="reward_value_head_adapter")},
+            r"input 'reward_model' .* an adapter alone .*; export it with merge_adapter: true",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(

@@ -13,12 +13,13 @@ pytest.importorskip("torch")
 
 import tiny_training as tiny
 import torch
+from safetensors.torch import load_file, save_file
 from torch.distributed import checkpoint as dcp
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from compose_rl.errors import UserError
 from compose_rl.models.description import write_description
-from compose_rl.models.hf_export import compare
+from compose_rl.models.hf_export import compare, write_adapter
 from compose_rl.models.hf_reward import AutoModelForCausalLMWithRM, RewardModelConfig
 from compose_rl.store.manifest import Input, Manifest
 
@@ -121,23 +122,30 @@ def test_tied_embeddings_stay_tied(tmp_path: Path) -> None:
 
 @pytest.fixture
 def adapted(tiny_model: Path) -> Any:
+    torch.manual_seed(2)
+    return lora(AutoModelForCausalLM.from_pretrained(tiny_model))
+
+
+def lora(model: Any, **changed: Any) -> Any:
+    """``model`` with adapters that change its outputs."""
     from peft import LoraConfig, get_peft_model
 
-    torch.manual_seed(2)
-    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model), LoraConfig(**LORA))
+    model = get_peft_model(model, LoraConfig(**LORA, **changed))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
     return model
 
 
-def adapted_manifest(model: Any, base: Path, folder: Path, only: Callable[[str], bool]) -> Manifest:
+def adapted_manifest(
+    model: Any, base: Path, folder: Path, only: Callable[[str], bool], model_class: str = CAUSAL
+) -> Manifest:
     """A checkpoint whose manifest says what it started from."""
     start = tiny.model_manifest(base)
     place = folder.parent / "start.json"
     place.write_text(start.model_copy(update={"uri": str(place)}).to_json())
     manifest = checkpoint_manifest(
-        model, CAUSAL, base, folder, lambda m, f: save_whole(m, f, only), peft=True
+        model, model_class, base, folder, lambda m, f: save_whole(m, f, only), peft=True
     )
     return manifest.model_copy(
         update={"inputs": {"model": Input(stage="export", key=start.key, uri=str(place))}}
@@ -168,6 +176,69 @@ def test_an_adapter_is_written_alone(tiny_model: Path, tmp_path: Path, adapted: 
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), folder)
     tokens = torch.arange(2, 12)[None]
     torch.testing.assert_close(loaded(input_ids=tokens).logits, adapted.eval()(input_ids=tokens).logits)
+
+
+HEADS = {CLASSIFIER: "score", VALUE_HEAD: "value_head"}
+
+
+@pytest.mark.parametrize("model_class", HEADS)
+def test_a_reward_models_adapter_brings_its_head(tiny_model: Path, tmp_path: Path, model_class: str) -> None:
+    """The base is the language model that training started from, which has no head."""
+    from peft import PeftModel
+
+    config = trained(tiny_model, model_class).config
+    if model_class == VALUE_HEAD:
+        start = AutoModelForCausalLMWithRM(config, AutoModelForCausalLM.from_pretrained(tiny_model))
+    else:
+        start = AutoModelForSequenceClassification.from_pretrained(tiny_model, config=config)
+    model = lora(start, modules_to_save=[HEADS[model_class]])
+    manifest = adapted_manifest(
+        model,
+        tiny_model,
+        tmp_path / "c",
+        lambda name: "lora_" in name or "modules_to_save" in name,
+        model_class,
+    )
+    result, folder = export(manifest, tmp_path / "store", merge_adapter=False)
+    assert result.info["model_class"] == f"{model_class}_adapter"
+    loaded = PeftModel.from_pretrained(AUTO[model_class].from_pretrained(tiny_model, config=config), folder)
+    tokens = torch.arange(2, 12)[None]
+    torch.testing.assert_close(loaded.eval()(input_ids=tokens)[0], model.eval()(input_ids=tokens)[0])
+
+
+def change_a_tensor(folder: Path) -> None:
+    file = folder / "adapter_model.safetensors"
+    tensors = load_file(file)
+    tensors[next(name for name in tensors if "lora_B" in name)] *= 1.01
+    save_file(tensors, file)
+
+
+def change_alpha(folder: Path) -> None:
+    file = folder / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"lora_alpha": 5}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"), [(change_a_tensor, "lora_B"), (change_alpha, "outputs read back")]
+)
+def test_an_adapter_read_back_otherwise_leaves_no_manifest(
+    tiny_model: Path,
+    tmp_path: Path,
+    adapted: Any,
+    damage: Callable[[Path], None],
+    what: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    manifest = adapted_manifest(adapted, tiny_model, tmp_path / "c", lambda name: "lora_" in name)
+
+    def write(model: Any, description: Path, folder: Path, **keys: Any) -> None:
+        write_adapter(model, description, folder, **keys)
+        damage(folder)
+
+    monkeypatch.setattr("compose_rl.stages.export.run.write_adapter", write)
+    with pytest.raises(RuntimeError, match=what):
+        export(manifest, tmp_path / "store", merge_adapter=False)
+    assert not list((tmp_path / "store").rglob("manifest.json"))
 
 
 def test_weights_of_another_model_are_refused(tiny_model: Path, tmp_path: Path) -> None:

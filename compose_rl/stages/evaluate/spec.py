@@ -18,6 +18,8 @@ REWARD_CLASSES = ("sequence_classification", "reward_value_head")
 def _check(config: Evaluate, inputs: Mapping[str, Manifest]) -> None:
     if config.verifier is not None:
         verifier_source(config.verifier)
+    for name in ("policy", "baseline", "reward_model"):
+        _check_whole(name, inputs)
     for name in ("policy", "baseline"):
         if (given := inputs[name].info.get("model_class", "causal_lm")) != "causal_lm":
             raise UserError(
@@ -32,6 +34,16 @@ def _check(config: Evaluate, inputs: Mapping[str, Manifest]) -> None:
             f"give the export of a reward model: {' or '.join(REWARD_CLASSES)}"
         )
     _check_vocabularies(inputs)
+
+
+def _check_whole(slot: str, inputs: Mapping[str, Manifest]) -> None:
+    manifest = inputs.get(slot)
+    given = str(manifest.info.get("model_class")) if manifest is not None else ""
+    if manifest is not None and given.endswith("_adapter"):
+        raise UserError(
+            f"evaluate: input '{slot}' ({manifest.uri}) is an adapter alone ('{given}');"
+            " export it with merge_adapter: true"
+        )
 
 
 def _check_type(inputs: Mapping[str, Manifest], slot: str, fitting: tuple[str, ...]) -> None:

@@ -9,7 +9,15 @@ import torch
 from compose_rl.errors import UserError
 from compose_rl.models.checkpoint import find_checkpoint, read_weights
 from compose_rl.models.description import DESCRIPTION
-from compose_rl.models.hf_export import AUTO_CLASSES, compare, rebuild, write_adapter, write_model
+from compose_rl.models.hf_export import (
+    AUTO_CLASSES,
+    compare,
+    compare_adapter,
+    read_adapter,
+    rebuild,
+    write_adapter,
+    write_model,
+)
 from compose_rl.stages.export.spec import SPEC
 from compose_rl.stages.job import Job, Result, fetched, main
 from compose_rl.stages.sources import local_source
@@ -35,6 +43,8 @@ def run(job: Job) -> Result:
     if adapted and not config.merge_adapter:
         with job.progress.phase("write adapter"):
             write_adapter(model, description, folder, dtype=dtype, base=_base_name(checkpoint))
+        with job.progress.phase("read back and compare"):
+            compare_adapter(model, read_adapter(folder, description, _base(checkpoint), auto, dtype=dtype))
         return Result(metrics={}, info=_info(model, f"{model_class}_adapter", config.dtype))
     if adapted:
         model = model.merge_and_unload()
