@@ -39,8 +39,20 @@ CASES: dict[str, dict[str, Any]] = {
     "fsdp2": BUDGET | {"fsdp_config": {"activation_checkpointing": False}},
     "kto-ddp": BUDGET | {"model": {"loss_type": "kto"}},
     "kto-fsdp2": BUDGET | {"model": {"loss_type": "kto"}, "fsdp_config": {}},
+    "reward-ddp": BUDGET | {"model": {"head": "value_head"}},
+    "reward-fsdp2": BUDGET | {"model": {"head": "value_head"}, "fsdp_config": {}},
+    "reward-linear-fsdp2": BUDGET | {"fsdp_config": {}},
 }
 """What is added to ``CONFIG`` in two processes."""
+
+
+def stage_of(name: str) -> str:
+    return "reward_model" if name.startswith("reward") else "offline_rl"
+
+
+def held_out(result: Manifest) -> float:
+    """The loss, or of a reward model the margin."""
+    return result.metrics["margin" if result.stage == "reward_model" else "metrics/eval/loss"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +69,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Manifest
     keys: dict[str, str] = {}
     jobs: list[str] = []
     for name, overrides in CASES.items():
-        document = tiny.job_file("offline_rl", CONFIG | overrides, inputs, storage, "a1")
+        document = tiny.job_file(stage_of(name), CONFIG | overrides, inputs, storage, "a1")
         document = document.model_copy(update={"procs": 2})
         path = storage / f"{name}.json"
         path.write_text(document.model_dump_json())
@@ -79,7 +91,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Manifest
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([*command, script, *jobs], check=True, env=environment, timeout=300)
     store = open_store(str(storage))
-    done = {name: published(store, "offline_rl", key) for name, key in keys.items()}
+    done = {name: published(store, stage_of(name), key) for name, key in keys.items()}
     return {name: result for name, result in done.items() if result is not None}
 
 
@@ -88,13 +100,13 @@ def test_two_processes_give_the_curve_of_one(
     name: str, results: dict[str, Manifest], inputs: dict[str, Manifest], tmp_path: Path
 ) -> None:
     alone = {"model": CASES[name].get("model", {})}
-    one = tiny.run_stage("offline_rl", CONFIG | alone, inputs, tmp_path)
+    one = tiny.run_stage(stage_of(name), CONFIG | alone, inputs, tmp_path)
     two = results[name]
     assert tiny.curve(two) == pytest.approx(tiny.curve(one), rel=1e-5, abs=1e-5)
     assert tiny.curve(two, "loss/train/accuracy") == pytest.approx(
         tiny.curve(one, "loss/train/accuracy"), abs=1e-6
     )
-    assert two.metrics["metrics/eval/loss"] == pytest.approx(one.metrics["metrics/eval/loss"], abs=1e-5)
+    assert held_out(two) == pytest.approx(held_out(one), abs=1e-5)
     expected, found = tiny.weights(one), tiny.weights(two)
     assert expected.keys() == found.keys()
     for key, value in expected.items():
