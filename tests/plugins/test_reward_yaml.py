@@ -14,7 +14,8 @@ import test_offline_yaml as original
 import tiny_training as tiny
 import torch
 
-import compose_rl.models.hf_reward  # noqa: F401  registers the exported model's class
+# Importing it registers the exported model's class.
+from compose_rl.models.hf_reward import RewardModelConfig
 
 CHOSEN_END, REJECTED_END = 2, 3
 HEADS: dict[str, dict[str, Any]] = {"value_head": {}, "linear": {"head": "linear"}}
@@ -130,3 +131,31 @@ def test_what_it_exports_gives_the_trained_scores(
     assert sum(margins) / len(margins) == pytest.approx(expected, rel=1e-4)
     written = json.loads((folder / "config.json").read_text())
     assert written["model_type"] == ("pairwise_rm" if head == "value_head" else "llama")
+
+
+def test_lora_exports_an_adapter_with_the_head(
+    tiny_model: Path, shards: Path, tmp_path: Path, pairs: list[dict[str, list[int]]]
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoConfig, AutoModel
+
+    given = document(tiny_model, shards, tmp_path, "value_head", max_duration="1ep")
+    given["model"]["peft_config"] = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": 4,
+        "target_modules": ["q_proj", "v_proj"],
+    }
+    lines = original.train(given, tmp_path)
+    config = RewardModelConfig(AutoConfig.from_pretrained(tiny_model))
+    base = AutoModel.from_pretrained(tiny_model, config=config)
+    adapted = PeftModel.from_pretrained(base, tmp_path / "hf" / "huggingface" / "ba4").eval()
+
+    def score(text: list[int]) -> float:
+        ids = torch.tensor([text])
+        with torch.no_grad():
+            return adapted.score(ids, torch.ones_like(ids)).item()
+
+    margins = [score(row["chosen"]) - score(row["rejected"]) for row in pairs[32:]]
+    expected = logged(lines, "metrics/eval/val/PairwiseRewardMargin")[-1]
+    assert sum(margins) / len(margins) == pytest.approx(expected, rel=1e-4)
