@@ -12,6 +12,7 @@ from compose_rl.stages.job import Job, Result
 from compose_rl.training.checkpoints import newest_whole
 from compose_rl.training.document import training_document
 from compose_rl.training.gloo import average_on_cpu
+from compose_rl.training.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     from composer import Trainer
@@ -73,6 +74,7 @@ def _train(document: dict[str, Any], job: Job) -> Trainer:
     os.environ.setdefault("FSDP_VERSION", "2")
     # Composer's name for what torchrun calls the rank of the group.
     os.environ.setdefault("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
+    quiet_libraries()
     with job.progress.phase("load LLM Foundry"):
         from llmfoundry.command_utils.train import train
         from omegaconf import OmegaConf

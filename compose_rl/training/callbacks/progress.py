@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from composer.core import Callback, State
+from composer.core import Callback, State, TimeUnit
 from composer.loggers import Logger
 from composer.utils import dist
 
@@ -34,9 +34,9 @@ class StageProgress(Callback):
 
     def batch_end(self, state: State, logger: Logger) -> None:
         assert self._phase is not None
-        elapsed = state.get_elapsed_duration()
-        if elapsed is not None and float(elapsed) > 0:
-            self._phase.total = round(int(state.timestamp.batch) / float(elapsed)) - self._first
+        total = _batches(state)
+        if total is not None:
+            self._phase.total = total - self._first
         self._phase.advance(1, note=f"loss {state.total_loss_dict['loss/train/total']:.4f}")
 
     def fit_end(self, state: State, logger: Logger) -> None:
@@ -44,3 +44,14 @@ class StageProgress(Callback):
 
     def close(self, state: State, logger: Logger) -> None:
         self._open.close()
+
+
+def _batches(state: State) -> int | None:
+    """Batches of the whole training; None while that cannot be known."""
+    duration = state.max_duration
+    if duration is not None and duration.unit == TimeUnit.EPOCH and state.dataloader_len is not None:
+        return duration.value * int(state.dataloader_len)
+    elapsed = state.get_elapsed_duration()
+    if elapsed is None or float(elapsed) <= 0:
+        return None
+    return round(int(state.timestamp.batch) / float(elapsed))
