@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from compose_rl.config.data import LoaderConfig
 from compose_rl.config.document import merge, recipe
+from compose_rl.config.foundry_keys import check_section
 from compose_rl.config.schema import Config, canonical, neutral, parse
 from compose_rl.errors import UserError
 
@@ -162,10 +163,12 @@ class TrainingConfig(Config):
         return merge(recipe(cls.recipe), given)
 
     @model_validator(mode="after")
-    def _loaders_parse(self) -> TrainingConfig:
+    def _sections_parse(self) -> TrainingConfig:
         for where, loader in (("train_loader", self.train_loader), ("eval_loader", self.eval_loader)):
             if loader and loader.get("name") in LOADERS:
                 _check_loader(where, loader)
+        check_section("optimizer", self.optimizer)
+        check_section("scheduler", self.scheduler)
         return self
 
     def document(self) -> dict[str, Any]:

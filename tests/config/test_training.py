@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,26 @@ def test_code_paths_count_by_content_and_not_by_place(tmp_path: Path) -> None:
     assert code_files(configs[0]) != code_files(configs[1])
     with pytest.raises(UserError, match=r"code_paths='none.py'.*give a readable Python file"):
         code_files(parse(SFTConfig, {"code_paths": ["none.py"]}, "c"))
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"optimizer": {"learning_rate": 1}}, "optimizer: unknown key 'learning_rate'"),
+        (
+            {"optimizer": {"weight_decai": 1}},
+            "optimizer: unknown key 'weight_decai'; did you mean 'weight_decay'?",
+        ),
+        ({"scheduler": {"t_warm": "1ba"}}, "scheduler: unknown key 't_warm'; did you mean 't_warmup'?"),
+    ],
+)
+def test_a_misspelt_key_of_an_optimizer_or_scheduler_is_refused(
+    document: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        parse(SFTConfig, document, "sft config")
+
+
+def test_keys_of_optimizers_that_users_register_pass() -> None:
+    own = {"optimizer": {"name": "my_optimizer", "momentum_of_mine": 1}}
+    assert parse(SFTConfig, own, "sft config").optimizer["momentum_of_mine"] == 1
