@@ -92,6 +92,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
+    from compose_rl.config.resources import Resources
     from compose_rl.config.steps import step_document
     from compose_rl.launch import run_stage
     from compose_rl.stages.spec import load
@@ -109,8 +110,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     document = step_document(given.parameters, arguments.setting)
     present = {name: manifest for name, manifest in inputs.items() if manifest is not None}
-    procs = int(given.parameters.get("procs", 1))
-    outcome = run_stage(spec, document, present, given.parameters["storage"], procs=procs)
+    resources = Resources(procs_per_node=int(given.parameters.get("procs", 1)))
+    outcome = run_stage(spec, document, present, given.parameters["storage"], resources=resources)
     state = "checked" if spec.always else "reused" if outcome.cached else "made"
     print(f"{state} {outcome.manifest.uri}")
     publish(given, outcome.manifest, state)

@@ -23,6 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from compose_rl.commands.documents import overridden, read_manifest
     from compose_rl.commands.stage import report
+    from compose_rl.config.resources import Resources
     from compose_rl.launch import run_stage
     from compose_rl.stages.spec import load
 
@@ -31,7 +32,9 @@ def run(arguments: argparse.Namespace) -> None:
     # <storage>/<stage>/<key>/manifest.json, and one folder more for a pinned source
     storage = arguments.storage or past.uri.split(f"/{past.stage}/{past.key}/")[0]
     config = overridden(past.config, arguments.set)
-    outcome = run_stage(load(past.stage), config, inputs, storage, procs=arguments.procs)
+    outcome = run_stage(
+        load(past.stage), config, inputs, storage, resources=Resources(procs_per_node=arguments.procs)
+    )
     report(outcome.manifest, cached=outcome.cached)
 
 

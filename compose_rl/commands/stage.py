@@ -32,6 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     from compose_rl.commands.documents import document, overridden, read_inputs
+    from compose_rl.config.resources import Resources
     from compose_rl.launch import run_stage
     from compose_rl.stages.spec import load
 
@@ -42,7 +43,9 @@ def run(arguments: argparse.Namespace) -> None:
         typed = spec.parse(config, inputs)
         print("known when it has run" if spec.always else spec.key(typed, inputs))
         return
-    outcome = run_stage(spec, config, inputs, arguments.storage, procs=arguments.procs)
+    outcome = run_stage(
+        spec, config, inputs, arguments.storage, resources=Resources(procs_per_node=arguments.procs)
+    )
     report(outcome.manifest, cached=outcome.cached)
 
 

@@ -10,9 +10,13 @@ import threading
 from collections.abc import Generator
 from types import FrameType
 
-from compose_rl.launch.backend import JobRequest
+from compose_rl.errors import UserError
+from compose_rl.launch.attempts import job_uri
+from compose_rl.launch.backend import Ended, JobRequest
 from compose_rl.launch.environments import interpreter
+from compose_rl.stages.attempt import JobFile
 from compose_rl.stages.lifeline import PARENT_VARIABLE, die_with_parent_hook
+from compose_rl.stages.spec import StageSpec
 
 __all__ = ["ProcessBackend", "command"]
 
@@ -23,20 +27,28 @@ _GRACE_SECONDS = 30
 """What a job gets between the signal passed on and SIGKILL."""
 
 
-def command(request: JobRequest) -> list[str]:
+def command(spec: StageSpec, job: JobFile) -> list[str]:
     """The command line of a job on this machine."""
-    start = [interpreter(request.environment), "-m"]
-    if request.procs > 1:
-        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={request.procs}", "-m"]
-    return [*start, request.module, "--job", request.job_uri]
+    start = [interpreter(spec.environment), "-m"]
+    if job.procs > 1:
+        start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={job.procs}", "-m"]
+    return [*start, spec.entry, "--job", job_uri(job)]
 
 
 class ProcessBackend:
     """Runs jobs in their environment here. A job ends with its launcher, whatever ends that."""
 
-    def run(self, request: JobRequest) -> int:
+    def run(self, request: JobRequest) -> Ended:
+        if request.resources.nodes > 1:
+            raise UserError(
+                f"resources: nodes={request.resources.nodes}, but processes here are one node; set nodes to 1"
+            )
+        job = request.begin()
+        return Ended(job=job, exit_code=self._run(command(request.spec, job)))
+
+    def _run(self, words: list[str]) -> int:
         process = subprocess.Popen(
-            command(request),
+            words,
             env={**_DEFAULTS, **os.environ, PARENT_VARIABLE: str(os.getpid()), "PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # so that a signal reaches all processes of the job, once
             preexec_fn=die_with_parent_hook,

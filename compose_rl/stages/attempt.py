@@ -23,11 +23,15 @@ class JobFile(Config):
 
     stage: str
     key: str
-    attempt: str
+    attempt: str = ""
     storage: str
     config: dict[str, Any]
     inputs: dict[str, Manifest]
+    nodes: int = 1
     procs: int = 1
+    """Processes on each node."""
+    lease_minutes: float | None = None
+    """The job leaves when no launcher's lease on the key was renewed for so long; None: it has no leases."""
 
     @property
     def folder(self) -> str:

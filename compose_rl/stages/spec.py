@@ -56,6 +56,8 @@ class StageSpec:
     """What is started as ``python -m`` in that environment; by default ``compose_rl.stages.<name>.run``."""
     distributed: bool = False
     """Started once per process of a training job (torchrun), rank 0 writes the manifest."""
+    accelerated: bool = False
+    """Wants a GPU: on a cluster it runs as a job of its own, which a pod without a GPU starts and watches."""
     always: bool = False
     """Runs every time, since it looks at the outside world (``resolve``)."""
     check: Callable[[Any, Mapping[str, Manifest]], None] = field(default=lambda config, inputs: None)

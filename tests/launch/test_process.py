@@ -11,27 +11,29 @@ from pathlib import Path
 
 import pytest
 
+from compose_rl.config.resources import Resources
 from compose_rl.errors import UserError
 from compose_rl.launch import run_stage
-from compose_rl.launch.backend import JobRequest
 from compose_rl.launch.environments import interpreter
 from compose_rl.launch.process import command
-from compose_rl.stages.spec import StageSpec
+from compose_rl.stages.attempt import JobFile
+from compose_rl.stages.spec import StageSpec, load
+
+TWO = Resources(procs_per_node=2)
 
 
-def request(procs: int) -> JobRequest:
-    return JobRequest(
-        stage="sft", key="k", module="a.b", environment="train", job_uri="/j/job.json", procs=procs
-    )
+def job(procs: int) -> JobFile:
+    return JobFile(stage="sft", key="k", attempt="a", storage="/s", config={}, inputs={}, procs=procs)
 
 
 def test_one_process_is_plain_and_several_go_through_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMPOSE_RL_ENV_TRAIN", sys.prefix)
     python = f"{sys.prefix}/bin/python"
-    assert command(request(1)) == [python, "-m", "a.b", "--job", "/j/job.json"]
-    assert command(request(2)) == [
+    spec = load("sft")
+    assert command(spec, job(1)) == [python, "-m", spec.entry, "--job", "/s/sft/k/a/job.json"]
+    assert command(spec, job(2)) == [
         python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
-        "-m", "a.b", "--job", "/j/job.json",
+        "-m", spec.entry, "--job", "/s/sft/k/a/job.json",
     ]  # fmt: skip
 
 
@@ -54,8 +56,10 @@ def test_an_environment_is_found_by_variable_by_image_or_beside_the_checkout(
 def test_procs_for_a_stage_of_one_process_is_refused(own_cache: Path, tmp_path: Path) -> None:
     from compose_rl.stages.resolve.spec import SPEC
 
-    with pytest.raises(UserError, match="procs=2, but this stage runs as one process"):
-        run_stage(SPEC, {"kind": "model", "uri": "x"}, {}, str(tmp_path), procs=2)
+    with pytest.raises(UserError, match="procs_per_node=2, but this stage runs as one process"):
+        run_stage(
+            SPEC, {"kind": "model", "uri": "x"}, {}, str(tmp_path), resources=Resources(procs_per_node=2)
+        )
 
 
 def launcher(toy: StageSpec, tmp_path: Path, runs: Path, seconds: float) -> subprocess.Popen[str]:
@@ -90,8 +94,16 @@ def test_two_processes_make_one_manifest_and_failures_keep_their_message(
 ) -> None:
     pytest.importorskip("torch")
     runs = tmp_path / "runs"
-    manifest = run_stage(toy, {"runs": str(runs)}, {}, str(tmp_path / "store"), procs=2).manifest
+    manifest = run_stage(
+        toy, {"runs": str(runs)}, {}, str(tmp_path / "store"), resources=Resources(procs_per_node=2)
+    ).manifest
     assert sorted(line.split()[1] for line in runs.read_text().splitlines()) == ["0", "1"]
     assert (Path(manifest.output("text").uri) / "text.txt").read_text() == "hello"
     with pytest.raises(UserError, match=r"^toy: fail=user: asked for; leave it out$"):
-        run_stage(toy, {"text": "x", "fail": "user"}, {}, str(tmp_path / "store"), procs=2)
+        run_stage(
+            toy,
+            {"text": "x", "fail": "user"},
+            {},
+            str(tmp_path / "store"),
+            resources=Resources(procs_per_node=2),
+        )

@@ -17,7 +17,7 @@ import pytest
 
 from compose_rl.errors import StageFailed, UserError
 from compose_rl.launch import run_stage
-from compose_rl.launch.stage import new_attempt
+from compose_rl.launch.attempts import new_attempt
 from compose_rl.stages.job import Job, JobFile
 from compose_rl.stages.spec import StageSpec
 from compose_rl.store.folder import FolderStore

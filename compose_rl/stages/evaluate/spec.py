@@ -86,6 +86,7 @@ SPEC = StageSpec(
         "reward_model": Slot(stages=("export",), doc="a reward model that judges both", optional=True),
     },
     outputs={"report": "report.html, metrics.json, samples.jsonl"},
+    accelerated=True,
     check=_check,
     code=verifier_code,
 )

@@ -105,6 +105,7 @@ SPEC = StageSpec(
         "logs": "train.yaml: the document as it was run",
     },
     distributed=True,
+    accelerated=True,
     check=_check,
     canonical=canonical_training,
     code=code_files,

@@ -54,5 +54,6 @@ SPEC = StageSpec(
         "data": Slot(stages=("tokenize",), doc="preference or unpaired_preference data"),
     },
     outputs={"logprobs": "train.safetensors and validation.safetensors: float32 sums in dataset order"},
+    accelerated=True,
     check=_check,
 )

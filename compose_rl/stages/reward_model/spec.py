@@ -65,6 +65,7 @@ SPEC = StageSpec(
         "logs": "train.yaml: the document as it was run",
     },
     distributed=True,
+    accelerated=True,
     check=_check,
     canonical=canonical_training,
     code=code_files,
