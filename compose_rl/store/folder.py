@@ -96,7 +96,11 @@ class FolderStore:
             if start.is_file():
                 return [self._entry(start)]
             found = (Path(folder) / name for folder, _, names in os.walk(start) for name in names)
-            entries = [self._entry(path) for path in found if not path.name.startswith(_TEMPORARY)]
+            entries: list[Entry] = []
+            for path in found:
+                with contextlib.suppress(FileNotFoundError):  # removed since its folder was read
+                    if not path.name.startswith(_TEMPORARY):
+                        entries.append(self._entry(path))
         return sorted(entries, key=lambda entry: entry.path)
 
     def folders(self, prefix: str = "") -> list[str]:
