@@ -1,0 +1,280 @@
+"""What the container of a trainer pod runs: the stage's processes of this node.
+
+``python -m compose_rl.launch.trainer --module M --job URI [--nodes N] [--procs P]``, in the environment of a
+PyTorchJob (``RANK`` is the node's, ``MASTER_ADDR``, ``PET_*``) or of a TrainJob (``PET_*`` alone). It exits
+with the stage's own code (:mod:`compose_rl.errors`) and leaves one line, the reason, as termination message.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from compose_rl.errors import EXIT_BUG, EXIT_TRANSIENT, TransientError, UserError
+from compose_rl.stages.attempt import FAILURE_NAME, Failure
+from compose_rl.stages.lifeline import PARENT_VARIABLE, die_with_parent_hook
+from compose_rl.store import split
+
+__all__ = ["Place", "command", "environment", "main", "place"]
+
+AGENT = "compose_rl.training.agent"
+"""Starts and watches the processes of a node (torchrun)."""
+_DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
+_OPERATOR = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""What an operator says of nodes and torchrun says of processes, under the same names."""
+_RENDEZVOUS_SECONDS = 1800.0
+"""How long nodes wait for each other: one may pull its image while the others are there."""
+_TERMINATION_LOG = "/dev/termination-log"
+_MESSAGE_BYTES = 4096
+"""What Kubernetes keeps of a termination message."""
+_ROOT_CAUSE_SECONDS = 15.0
+"""How long to look for the reason that another node may still be writing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where this node stands among the nodes of the job."""
+
+    nodes: int = 1
+    procs: str = "1"
+    """Processes on each node; also ``auto``, ``gpu``, ``cpu`` as torchrun takes them."""
+    node_rank: int = 0
+    master: str = ""
+    port: int = 0
+
+    @property
+    def single(self) -> bool:
+        """One process in all."""
+        return self.nodes == 1 and self.procs == "1"
+
+
+def place(nodes: int | None, procs: str | None, environ: Mapping[str, str]) -> Place:
+    """From arguments and the operator's environment.
+
+    Raises:
+        UserError: several nodes, and the environment does not say which this is or where the first one is.
+    """
+
+    def given(*names: str) -> str | None:
+        return next((environ[name] for name in names if environ.get(name)), None)
+
+    number = nodes or _whole("PET_NNODES", given("PET_NNODES") or "1")
+    each = procs or given("PET_NPROC_PER_NODE") or "1"
+    if number == 1:
+        return Place(procs=each)
+    master, port = given("PET_MASTER_ADDR", "MASTER_ADDR"), given("PET_MASTER_PORT", "MASTER_PORT")
+    rank = given("PET_NODE_RANK", "RANK")
+    if master is None or port is None or rank is None:
+        raise UserError(
+            f"trainer: nodes={number}, but MASTER_ADDR, MASTER_PORT and RANK (or PET_MASTER_ADDR,"
+            " PET_MASTER_PORT and PET_NODE_RANK) are not all set; start it by a training operator"
+        )
+    found = Place(
+        nodes=number,
+        procs=each,
+        node_rank=_whole("PET_NODE_RANK or RANK", rank),
+        master=master,
+        port=_whole("MASTER_PORT", port),
+    )
+    if found.node_rank >= number:
+        raise UserError(f"trainer: node rank {found.node_rank}, but there are {number} nodes; mend --nodes")
+    return found
+
+
+def _whole(name: str, value: str) -> int:
+    if not value.isdecimal():
+        raise UserError(f"trainer: {name}='{value}' is not a whole number")
+    return int(value)
+
+
+def command(place: Place, module: str, job: str) -> list[str]:
+    """The command line of this node's processes."""
+    python = [sys.executable, "-m"]
+    if place.single:
+        return [*python, module, "--job", job]
+    nodes = ["--standalone"]
+    if place.nodes > 1:
+        attempt = job.rpartition("/")[0].rpartition("/")[2]
+        nodes = [
+            f"--nnodes={place.nodes}",
+            f"--node-rank={place.node_rank}",
+            f"--master-addr={place.master}",
+            f"--master-port={place.port}",
+            f"--rdzv-id={attempt}",
+            f"--rdzv-conf=timeout={_rendezvous_seconds():.0f}",
+        ]
+    return [*python, AGENT, *nodes, f"--nproc-per-node={place.procs}", "-m", module, "--job", job]
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the processes: the operator's words are arguments by now, and would be misread."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name not in _OPERATOR and not name.startswith("PET_")
+    }
+    return {**_DEFAULTS, **kept, PARENT_VARIABLE: str(os.getpid())}
+
+
+def _rendezvous_seconds() -> float:
+    return float(os.environ.get("COMPOSE_RL_RENDEZVOUS_SECONDS", _RENDEZVOUS_SECONDS))
+
+
+def _wait_for_master(place: Place) -> None:
+    """Until the first node's name is known here; on the first node itself, until its port is free.
+
+    Raises:
+        TransientError: it took too long.
+    """
+    if place.nodes == 1:
+        return
+    end = time.monotonic() + _rendezvous_seconds()
+    told = False
+    while True:
+        try:
+            if place.node_rank == 0:
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("", place.port))
+            else:
+                socket.getaddrinfo(place.master, place.port)
+            return
+        except OSError as error:
+            what = f"{place.master}:{place.port}: {error.strerror or error}"
+        if time.monotonic() > end:
+            raise TransientError(f"trainer: the nodes did not find each other ({what})")
+        if not told:
+            print(f"trainer: waiting for {what}", file=sys.stderr, flush=True)
+            told = True
+        time.sleep(1)
+
+
+class _Processes:
+    """The processes of this node. SIGTERM that this process gets goes to each of the stage's, once."""
+
+    def __init__(self, words: list[str], environ: dict[str, str], *, single: bool) -> None:
+        self.stopped = False
+        self._single = single
+        with self._signals():
+            self._process = subprocess.Popen(words, env=environ, preexec_fn=die_with_parent_hook)
+            if self.stopped:  # the signal came before there was anybody to tell
+                self._pass_on()
+            self.code = self._process.wait()
+
+    @contextlib.contextmanager
+    def _signals(self) -> Generator[None]:
+        before = {number: signal.signal(number, self._told) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _told(self, number: int, frame: FrameType | None) -> None:
+        if not self.stopped:
+            self.stopped = True
+            if hasattr(self, "_process"):
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        # torchrun would kill its processes 30 s after a signal of its own: less than saving a state may take.
+        ranks = [] if self._single else _children(self._process.pid)
+        for pid in ranks or [self._process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+
+def _children(pid: int) -> list[int]:
+    with contextlib.suppress(OSError):
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return []
+
+
+def _run(place: Place, module: str, job: str) -> Failure | None:
+    """Start, wait, and say how it ended; None for success."""
+    _wait_for_master(place)
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        environ = environment(os.environ) | {"COMPOSE_RL_AGENT_REPORT": str(report)}
+        processes = _Processes(command(place, module, job), environ, single=place.single)
+        if processes.code == 0:
+            return None
+        return _conclusion(job, _reported(report, processes.code), stopped=processes.stopped)
+
+
+def _reported(report: Path, code: int) -> Failure:
+    """What the agent says of the first process that failed, else what the one process's end says."""
+    who = "rank 0"
+    with contextlib.suppress(FileNotFoundError):
+        said = json.loads(report.read_text())
+        who, code = str(said["who"]), int(said["exit_code"])
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    return Failure(exit_code=code, message=f"{who}: {how}")
+
+
+def _conclusion(job: str, reported: Failure, *, stopped: bool) -> Failure:
+    """The reason that the stage itself gave, where it gave one, with what was seen here."""
+    store, name = split(job)
+    folder = name.rpartition("/")[0]
+    path = f"{folder}/{FAILURE_NAME}" if folder else FAILURE_NAME
+    end = time.monotonic() + (_ROOT_CAUSE_SECONDS if reported.exit_code == EXIT_TRANSIENT else 0)
+    while True:
+        with contextlib.suppress(Exception):  # whatever is wrong with the storage, the code is the message
+            found = Failure.model_validate_json(store.read(path))
+            return Failure(exit_code=found.exit_code, message=f"{found.message} ({reported.message})")
+        if time.monotonic() >= end:
+            break
+        time.sleep(0.5)
+    if stopped:
+        return Failure(exit_code=EXIT_TRANSIENT, message=f"told to stop (SIGTERM) ({reported.message})")
+    code = reported.exit_code
+    failure = Failure(exit_code=128 - code if code < 0 else code, message=reported.message)
+    with contextlib.suppress(Exception):
+        store.create(path, failure.model_dump_json().encode())
+    return failure
+
+
+def _leave_message(message: str) -> None:
+    """Where Kubernetes looks for it; it has made the file."""
+    path = Path(os.environ.get("COMPOSE_RL_TERMINATION_LOG", _TERMINATION_LOG))
+    with contextlib.suppress(OSError):
+        if path.exists():
+            path.write_bytes(message.encode()[:_MESSAGE_BYTES])
+
+
+def main(words: list[str] | None = None) -> int:
+    """Run the stage's processes of this node; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m compose_rl.launch.trainer", description=__doc__)
+    parser.add_argument("--module", required=True, help="what is started as python -m")
+    parser.add_argument("--job", required=True, help="path or s3:// URI of the attempt's job.json")
+    parser.add_argument("--nodes", type=int, help="by default PET_NNODES, else 1")
+    parser.add_argument("--procs", help="processes on this node; by default PET_NPROC_PER_NODE, else 1")
+    arguments = parser.parse_args(words)
+    try:
+        here = place(arguments.nodes, arguments.procs, os.environ)
+        failure = _run(here, arguments.module, arguments.job)
+    except (UserError, TransientError) as error:
+        failure = Failure(exit_code=error.exit_code, message=str(error))
+    if failure is None:
+        return 0
+    line = " ".join(failure.message.split())
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    _leave_message(line)
+    return failure.exit_code or EXIT_BUG
+
+
+if __name__ == "__main__":
+    sys.exit(main())
