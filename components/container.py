@@ -24,7 +24,9 @@ def stage_container(
 ) -> dsl.ContainerSpec:
     """The container of a stage's component.
 
-    ``{{$}}``, KFP's executor input, is the only placeholder: it alone means the same on every backend.
+    A stage that wants a GPU gets a small pod of the image ``control``, which starts a job of the stage's own
+    image and watches it; the others run in the pod itself. ``{{$}}``, KFP's executor input, is the only
+    placeholder: it alone means the same on every backend.
 
     Args:
         settings: the configuration key that each plain parameter of the component sets.
@@ -35,6 +37,10 @@ def stage_container(
         arguments += ["--setting", f"{parameter}={key}"]
     if needs is not None:
         arguments += ["--needs", needs]
+    if spec.accelerated:
+        arguments += ["--image", image(spec.environment)]
     return dsl.ContainerSpec(
-        image=image(spec.environment), command=["compose-rl", "component", spec.name], args=arguments
+        image=image("control" if spec.accelerated else spec.environment),
+        command=["compose-rl", "component", spec.name],
+        args=arguments,
     )

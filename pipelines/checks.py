@@ -1,9 +1,9 @@
-"""What can be known of a run before its first step: does every step's configuration fit its stage?"""
+"""What can be known of a run before its first step: do all configurations and resources fit?"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
@@ -13,7 +13,13 @@ from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 from compose_rl.commands import component
 from compose_rl.config.schema import parse, unknown_key
-from compose_rl.config.steps import sections, step_document
+from compose_rl.config.steps import (
+    DEFAULT_SECTION,
+    PLAIN_RESOURCES,
+    sections,
+    step_document,
+    step_resources,
+)
 from compose_rl.errors import UserError
 from compose_rl.stages.spec import load
 
@@ -72,9 +78,15 @@ def check(spec: PipelineSpec, values: Mapping[str, Any], given: Collection[str])
         UserError: names the step, the key, the value and the remedy.
     """
     found = {step.name: step for step in steps(spec, values)}
-    for name in sections(values["config"]):
-        if name not in found:
-            raise UserError(unknown_key(name, list(found), "config"))
+    launched = {name: step for name, step in found.items() if "resources" in step.parameters}
+    _check_names(sections(values["config"]), found, "config")
+    resources = sections(values["resources"], "resources")
+    _check_names(resources, [DEFAULT_SECTION, *launched], "resources")
+    for name, key in PLAIN_RESOURCES.items():
+        chosen = resources.get(DEFAULT_SECTION, {}).get(key, values[name])
+        _agree(name, values[name] if name in given else None, f"resources: {DEFAULT_SECTION}.{key}", chosen)
+    for step in launched.values():
+        step_resources(step.parameters, distributed=load(step.stage).distributed)
     for step in found.values():
         if not step.absent:
             document = step_document(step.parameters, step.settings)
@@ -82,14 +94,26 @@ def check(spec: PipelineSpec, values: Mapping[str, Any], given: Collection[str])
             parse(load(step.stage).config, document, f"{step.name} config")
 
 
+def _check_names(given: Iterable[str], known: Iterable[str], where: str) -> None:
+    names = list(known)
+    for name in given:
+        if name not in names:
+            raise UserError(unknown_key(name, names, where))
+
+
 def _check_agreement(step: Step, document: Mapping[str, Any], given: Collection[str]) -> None:
     """A parameter that the user set and the section of ``config`` that wins over it."""
     for setting in step.settings:
         parameter, _, key = setting.partition("=")
-        source, value = step.sources.get(parameter), step.parameters[parameter]
-        chosen = reduce(_below, key.split("."), document)
-        if value and source in given and chosen != value:
-            raise UserError(f"{source}={value!r}, but config: {step.name}.{key}={chosen!r}; set one of them")
+        source = step.sources.get(parameter)
+        if source in given:
+            chosen = reduce(_below, key.split("."), document)
+            _agree(source, step.parameters[parameter], f"config: {step.name}.{key}", chosen)
+
+
+def _agree(parameter: str, value: Any, key: str, chosen: Any) -> None:
+    if value and chosen != value:
+        raise UserError(f"{parameter}={value!r}, but {key}={chosen!r}; set one of them")
 
 
 def _below(place: Any, part: str) -> Any:

@@ -27,7 +27,9 @@ def dpo(
     loss_type: str = "dpo",
     beta: float = 0.0,
     max_length: int = 0,
-    procs: int = 1,
+    nodes: int = 1,
+    gpus: int = 0,
+    resources: str = "",
     config: str = "",
 ):
     """Offline preference optimisation. Sources are hub ids, files, folders or s3:// URIs.
@@ -42,10 +44,13 @@ def dpo(
         loss_type: dpo, ipo, kto, rpo, rcdpo, rebel, ...
         beta: pull towards the reference; 0: the recipe's.
         max_length: tokens of a sample; 0: the default of the tokenize stage.
-        procs: processes of a training job.
+        nodes: nodes of a training job.
+        gpus: GPUs of each node.
+        resources: YAML document with a section ``default`` and one per step: memory, queue, tolerations, ...;
+            the fields of compose_rl.config.resources.
         config: YAML document with a section per step, over the stage's recipe and the parameters above.
     """
-    step = Wiring(storage=storage, config=config)
+    step = Wiring(storage=storage, config=config, nodes=nodes, gpus=gpus, resources=resources)
 
     # What the outside world holds, pinned.
     base = step("resolve_model", resolve, kind="model", uri=base_model)
@@ -64,11 +69,11 @@ def dpo(
     questions = tokenized("tokenize_prompts", "single_prompt", source=raw_prompts)
 
     # Where the policy starts: the fine-tuned model, or the base model where there are no instructions.
-    tuned = step("sft", sft, procs=procs, model=base, data=demonstrations)
+    tuned = step("sft", sft, model=base, data=demonstrations)
     start = step("export_sft", export, checkpoint=tuned, otherwise=base)
 
     # The judge.
-    scorer = step("reward_model", reward_model, procs=procs, model=start, data=pairs)
+    scorer = step("reward_model", reward_model, model=start, data=pairs)
     judge = step("export_reward_model", export, checkpoint=scorer)
 
     # The policy.
@@ -76,7 +81,6 @@ def dpo(
     aligned = step(
         "offline_rl",
         offline_rl,
-        procs=procs,
         loss_type=loss_type,
         beta=beta,
         model=start,

@@ -18,7 +18,9 @@ def reward_model_pipeline(
     validation: str = "",
     dataset_type: str = "preference",
     max_length: int = 0,
-    procs: int = 1,
+    nodes: int = 1,
+    gpus: int = 0,
+    resources: str = "",
     config: str = "",
 ):
     """Train and export a reward model. Sources are hub ids, files, folders or s3:// URIs.
@@ -30,10 +32,13 @@ def reward_model_pipeline(
         validation: held-out rows; empty: a share of the preferences.
         dataset_type: preference or classifier.
         max_length: tokens of a sample; 0: the default of the tokenize stage.
-        procs: processes of the training job.
+        nodes: nodes of a training job.
+        gpus: GPUs of each node.
+        resources: YAML document with a section ``default`` and one per step: memory, queue, tolerations, ...;
+            the fields of compose_rl.config.resources.
         config: YAML document with a section per step, over the stage's recipe and the parameters above.
     """
-    step = Wiring(storage=storage, config=config)
+    step = Wiring(storage=storage, config=config, nodes=nodes, gpus=gpus, resources=resources)
 
     base = step("resolve_model", resolve, kind="model", uri=base_model)
     raw = step("resolve_preferences", resolve, kind="dataset", uri=preferences)
@@ -47,7 +52,7 @@ def reward_model_pipeline(
         validation=raw_validation,
         tokenizer=base,
     )
-    scorer = step("reward_model", reward_model, procs=procs, model=base, data=data)
+    scorer = step("reward_model", reward_model, model=base, data=data)
     step("export_reward_model", export, checkpoint=scorer)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from kfp import dsl
+from kfp.dsl.base_component import BaseComponent
 
 __all__ = ["Wiring"]
 
@@ -15,14 +14,16 @@ class Wiring:
 
     def __init__(self, **shared: Any) -> None:
         self.shared = shared
-        """Arguments that every step takes."""
+        """Arguments of every component that has such an input."""
 
-    def __call__(self, name: str, component: Callable[..., dsl.PipelineTask], **arguments: Any) -> Any:
+    def __call__(self, name: str, component: BaseComponent, **arguments: Any) -> Any:
         """Add a step called ``name``, the name of its section in ``config``; returns its manifest.
 
         Every input is passed: KFP's driver resolves arguments before it fills in defaults.
         """
-        task = component(step=name, **self.shared, **arguments)
+        inputs = component.component_spec.inputs
+        shared = {key: value for key, value in self.shared.items() if key in inputs}
+        task = component(step=name, **shared, **arguments)
         task.set_display_name(name)
         # Our own cache looks at content; KFP's ignores the environment and what a mutable tag holds.
         task.set_caching_options(False)

@@ -11,6 +11,9 @@ def evaluate(
     storage: str,
     config: str,
     step: str,
+    nodes: int,
+    gpus: int,
+    resources: str,
     policy: dsl.Input[dsl.Artifact],
     baseline: dsl.Input[dsl.Artifact],
     preferences: dsl.Input[dsl.Artifact],
@@ -26,6 +29,9 @@ def evaluate(
         storage: folder or s3:// prefix for results, the same for every step of a run.
         config: YAML document with a section per step.
         step: name of this step, whose section of ``config`` counts.
+        nodes: nodes of the job; 0: as ``resources`` says, else one.
+        gpus: GPUs of each node; 0: as ``resources`` says, else none.
+        resources: YAML document with a section ``default`` and one per step: what a job asks of its place.
         policy: the model to judge.
         baseline: the model to compare it with.
         preferences: tokenized pairs, of which the held-out ones are used.

@@ -11,7 +11,9 @@ def offline_rl(
     storage: str,
     config: str,
     step: str,
-    procs: int,
+    nodes: int,
+    gpus: int,
+    resources: str,
     loss_type: str,
     beta: float,
     model: dsl.Input[dsl.Artifact],
@@ -26,7 +28,9 @@ def offline_rl(
         storage: folder or s3:// prefix for results, the same for every step of a run.
         config: YAML document with a section per step.
         step: name of this step, whose section of ``config`` counts.
-        procs: processes of the training job.
+        nodes: nodes of the job; 0: as ``resources`` says, else one.
+        gpus: GPUs of each node; 0: as ``resources`` says, else none.
+        resources: YAML document with a section ``default`` and one per step: what a job asks of its place.
         loss_type: ``dpo``, ``ipo``, ``kto``, ...; empty: the recipe's.
         beta: strength of the pull towards the reference; 0: the recipe's.
         model: the model to start from.

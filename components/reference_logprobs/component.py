@@ -11,6 +11,9 @@ def reference_logprobs(
     storage: str,
     config: str,
     step: str,
+    nodes: int,
+    gpus: int,
+    resources: str,
     model: dsl.Input[dsl.Artifact],
     data: dsl.Input[dsl.Artifact],
     manifest: dsl.Output[dsl.Artifact],
@@ -22,6 +25,9 @@ def reference_logprobs(
         storage: folder or s3:// prefix for results, the same for every step of a run.
         config: YAML document with a section per step.
         step: name of this step, whose section of ``config`` counts.
+        nodes: nodes of the job; 0: as ``resources`` says, else one.
+        gpus: GPUs of each node; 0: as ``resources`` says, else none.
+        resources: YAML document with a section ``default`` and one per step: what a job asks of its place.
         model: the reference, usually the policy's starting point.
         data: tokenized preferences.
         manifest: the log-probabilities.

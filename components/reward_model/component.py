@@ -11,7 +11,9 @@ def reward_model(
     storage: str,
     config: str,
     step: str,
-    procs: int,
+    nodes: int,
+    gpus: int,
+    resources: str,
     model: dsl.Input[dsl.Artifact],
     data: dsl.Input[dsl.Artifact],
     manifest: dsl.Output[dsl.Artifact],
@@ -23,7 +25,9 @@ def reward_model(
         storage: folder or s3:// prefix for results, the same for every step of a run.
         config: YAML document with a section per step.
         step: name of this step, whose section of ``config`` counts.
-        procs: processes of the training job.
+        nodes: nodes of the job; 0: as ``resources`` says, else one.
+        gpus: GPUs of each node; 0: as ``resources`` says, else none.
+        resources: YAML document with a section ``default`` and one per step: what a job asks of its place.
         model: the model to start from.
         data: tokenized preferences.
         manifest: the checkpoint.

@@ -89,11 +89,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--needs", default="", metavar="PARAMETER", help="absent if this parameter of the component is empty"
     )
+    parser.add_argument("--image", metavar="IMAGE", help="where a job of its own runs, if the stage has one")
 
 
 def run(arguments: argparse.Namespace) -> None:
     from compose_rl.config.resources import Resources
-    from compose_rl.config.steps import step_document
+    from compose_rl.config.steps import step_document, step_resources
     from compose_rl.launch import run_stage
     from compose_rl.stages.spec import load
 
@@ -110,8 +111,20 @@ def run(arguments: argparse.Namespace) -> None:
         return
     document = step_document(given.parameters, arguments.setting)
     present = {name: manifest for name, manifest in inputs.items() if manifest is not None}
-    resources = Resources(procs_per_node=int(given.parameters.get("procs", 1)))
-    outcome = run_stage(spec, document, present, given.parameters["storage"], resources=resources)
+    resources = (
+        step_resources(given.parameters, distributed=spec.distributed)
+        if spec.accelerated
+        else Resources(backend="process")  # this is the pod of the stage itself
+    )
+    outcome = run_stage(
+        spec,
+        document,
+        present,
+        given.parameters["storage"],
+        resources=resources,
+        image=arguments.image,
+        step=given.parameters["step"],
+    )
     state = "checked" if spec.always else "reused" if outcome.cached else "made"
     print(f"{state} {outcome.manifest.uri}")
     publish(given, outcome.manifest, state)

@@ -37,6 +37,8 @@ def run_stage(
     *,
     resources: Resources | None = None,
     backend: Backend | None = None,
+    image: str | None = None,
+    step: str = "",
 ) -> Outcome:
     """The stage's result: from the store if it is there, else from an attempt started now.
 
@@ -46,6 +48,8 @@ def run_stage(
         storage: folder or ``s3://bucket/prefix``.
         resources: what the job asks of the place where it runs.
         backend: where jobs run; by default the one that ``resources`` names.
+        image: of the job, where that is a job of its own and ``resources`` names none.
+        step: the pipeline's step whose result this is.
 
     Raises:
         UserError: bad input, found here or by the job.

@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("kfp")
 
+from components.container import image
 from compose_rl.commands.component import OTHERWISE
 from compose_rl.stages.spec import NAMES, load
 
@@ -49,3 +50,14 @@ def test_readme_is_there(name: str) -> None:
     assert text.startswith(f"# {name}\n")
     for slot in load(name).inputs:
         assert f"`{slot}`" in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_that_wants_a_gpu_is_launched_from_control_with_its_own_image(name: str) -> None:
+    component = getattr(importlib.import_module(f"components.{name}.component"), name)
+    container, spec = component.component_spec.implementation.container, load(name)
+    launched = "--image" in container.args
+    assert launched == spec.accelerated == ("resources" in component.component_spec.inputs)
+    if launched:
+        assert container.args[container.args.index("--image") + 1] == image(spec.environment)
+    assert container.image == image("control" if launched else spec.environment)

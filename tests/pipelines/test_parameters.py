@@ -22,15 +22,15 @@ def values(**changed: object) -> dict[str, object]:
 
 
 def test_values_get_their_parameters_types() -> None:
-    found = parsed(["beta=0.25", "procs=2", "base_model=a=b"], KNOWN)
-    assert found == {"beta": 0.25, "procs": 2, "base_model": "a=b"}
+    found = parsed(["beta=0.25", "nodes=2", "base_model=a=b"], KNOWN)
+    assert found == {"beta": 0.25, "nodes": 2, "base_model": "a=b"}
 
 
 @pytest.mark.parametrize(
     ("item", "words"),
     [
         ("beta=strong", "'beta' is a number"),
-        ("procs=1.5", "'procs' is a whole number"),
+        ("nodes=1.5", "'nodes' is a whole number"),
         ("bta=0.1", "unknown key 'bta'; did you mean 'beta'?"),
         ("beta", "write -p name=value"),
     ],
@@ -70,8 +70,8 @@ def test_missing_parameter_is_named() -> None:
 
 def test_defaults_keep_their_types() -> None:
     found = values()
-    assert (found["procs"], found["loss_type"], found["config"]) == (1, "dpo", "")
-    assert isinstance(found["procs"], int)
+    assert (found["nodes"], found["loss_type"], found["config"]) == (1, "dpo", "")
+    assert isinstance(found["nodes"], int)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +86,13 @@ def test_defaults_keep_their_types() -> None:
         ({"config": "tokenize_prompts: 7"}, "tokenize_prompts=7"),
         ({"config": "[1]"}, "no mapping"),
         ({"config": "a: ["}, "not YAML"),
+        ({"resources": "sft: {memry: 1Gi}"}, "resources sft: unknown key 'memry'; did you mean 'memory'?"),
+        ({"resources": "default: {memory: lots}"}, "memory='lots'"),
+        ({"resources": "sfft: {}"}, "resources: unknown key 'sfft'; did you mean 'sft'?"),
+        ({"resources": "tokenize_preferences: {nodes: 1}"}, "unknown key 'tokenize_preferences'"),
+        ({"resources": "evaluate: {gpus_per_node: 2}"}, "gpus_per_node=2, but this step runs as one process"),
+        ({"resources": "default: {gpus_per_node: 2}", "gpus": 4}, "gpus=4, but resources: default.gpus_per"),
+        ({"resources": "[1]"}, "resources: [1] is no mapping"),
     ],
 )
 def test_values_are_checked_against_the_stages(changed: dict[str, object], words: str) -> None:
@@ -97,6 +104,11 @@ def test_values_are_checked_against_the_stages(changed: dict[str, object], words
 
 def test_good_values_pass() -> None:
     check(dpo.pipeline_spec, values(beta=0.2, config="offline_rl: {max_duration: 2ep}"), ["beta", "config"])
+
+
+def test_resources_fit_stages_of_one_process_too() -> None:
+    resources = "default: {memory: 8Gi, gpus_per_node: 8}\nevaluate: {memory: 4Gi}"
+    check(dpo.pipeline_spec, values(nodes=2, gpus=8, resources=resources), ["nodes", "gpus", "resources"])
 
 
 def test_a_section_wins_over_what_the_pipeline_sets() -> None:
