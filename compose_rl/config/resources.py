@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints
 
 from compose_rl.config.schema import Config
 
-__all__ = ["BackendName", "Resources"]
+__all__ = ["SCRATCH", "SHARED_MEMORY", "BackendName", "Resources"]
 
 BackendName = Literal["auto", "process", "pytorchjob", "trainjob", "pod"]
 
@@ -16,6 +16,9 @@ Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G
 """A Kubernetes quantity, for instance ``64Gi`` or ``500m``."""
 DNSLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 DNSName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
+
+SCRATCH, SHARED_MEMORY = "/tmp", "/dev/shm"
+"""Where a trainer may write; its root file system is read-only."""
 
 Object = dict[str, Any]
 """A part of a Kubernetes object, as the API takes it; the API server checks it."""
@@ -57,10 +60,10 @@ class Resources(Config):
     env: dict[str, str] = Field(default_factory=dict)
     """Environment variables that are no secret."""
     node_selector: dict[str, str] = Field(default_factory=dict)
-    tolerations: list[Object] = Field(default_factory=list)
+    tolerations: list[Object] = Field(default_factory=list[Object])
     affinity: Object | None = None
-    volumes: list[Object] = Field(default_factory=list)
-    volume_mounts: list[Object] = Field(default_factory=list)
+    volumes: list[Object] = Field(default_factory=list[Object])
+    volume_mounts: list[Object] = Field(default_factory=list[Object])
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
     priority_class: DNSName | None = None
@@ -80,14 +83,16 @@ class Resources(Config):
     """How long the job may run."""
     lease_minutes: float = Field(default=5, ge=0.05)
     """How long trainers go on when no launcher renews its lease; then they save their state and leave."""
+    grace_minutes: float = Field(default=5, gt=0)
+    """How long a trainer that is asked to leave has for saving its state, before it is killed."""
     ttl_minutes: float = Field(default=60, gt=0)
     """How long a finished job stays to be looked at."""
     tries: int = Field(default=3, ge=1)
     """Jobs started, in all, while they end by what may pass: preemption, a lost node, storage."""
     check_nodes: bool = True
     """Refuse more GPUs than any node has; False where nodes are added on demand."""
-    runtime: DNSName = "torch-distributed"
-    """The ClusterTrainingRuntime of a TrainJob."""
+    runtime: DNSName = "compose-rl"
+    """The TrainingRuntime of a TrainJob, in its namespace (``manifests/trainer``)."""
 
     @property
     def procs(self) -> int:
