@@ -11,7 +11,7 @@ export PATH := $(PATH):$(CURDIR)/.venvs/uv/bin
 LOCK := pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 
-.PHONY: help environments environments-test demo test lint types compile lock bench ci clean
+.PHONY: help environments environments-test demo test cluster-test cluster-test-api lint types compile lock bench ci clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -31,7 +31,15 @@ $(DEMO)/data/parameters.yaml: $(wildcard compose_rl/demo/*.*) | environments
 
 test: environments-test  ## every test, each in the environment it needs
 	@$(CONTROL)/bin/python $(PYTEST) $(CONTROL_TESTS)
-	@$(TRAIN)/bin/python $(PYTEST) tests $(CONTROL_TESTS:%=--ignore=%)
+	@$(TRAIN)/bin/python $(PYTEST) tests $(CONTROL_TESTS:%=--ignore=%) --ignore=tests/cluster
+
+cluster-test: environments-test  ## the launcher on a real cluster made of processes here (root, Go; 8 minutes to build once)
+	@$(CONTROL)/bin/python tests/cluster/tools build node
+	@$(CONTROL)/bin/python $(PYTEST) tests/cluster
+
+cluster-test-api: environments-test  ## the part of it in which no pod runs
+	@$(CONTROL)/bin/python tests/cluster/tools build api
+	@$(CONTROL)/bin/python $(PYTEST) tests/cluster -m "not node"
 
 lint: environments-test  ## ruff
 	@$(TRAIN)/bin/ruff check .

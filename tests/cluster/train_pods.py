@@ -1,0 +1,71 @@
+"""Pods that run the training environment of this checkout, without a registry.
+
+Their image is a root of a few links; the machine's ``/usr``, the interpreter, the environment and the
+checkout are mounted over it, read-only, at the places that they have here.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import archives
+from places import IMAGES
+
+CHECKOUT = Path(__file__).parents[2]
+IMAGE = "docker.io/local/hostpython:1"
+MERGED = ("bin", "lib", "lib64", "sbin")
+"""Folders of the root that are links into /usr."""
+
+
+def environment_folder() -> Path:
+    """The local training environment."""
+    return Path(os.environ.get("COMPOSE_RL_ENV_TRAIN", CHECKOUT / ".venvs/train")).absolute()
+
+
+def resources() -> dict[str, Any]:
+    """Bring the image into the cluster; what ``Resources`` needs to run in it."""
+    path = IMAGES / "hostpython.tar"
+    _archive(path)
+    archives.load_one(path)
+    volumes, mounts = [], []
+    for number, folder in enumerate(mounted()):
+        name = f"host-{number}"
+        volumes.append({"name": name, "hostPath": {"path": str(folder), "type": "Directory"}})
+        mounts.append({"name": name, "mountPath": str(folder), "readOnly": True})
+    return {
+        "image": IMAGE,
+        "image_pull_policy": "IfNotPresent",
+        "volumes": volumes,
+        "volume_mounts": mounts,
+        "env": {"PYTHONPATH": str(CHECKOUT / "tests/toy"), "OMP_NUM_THREADS": "1"},
+    }
+
+
+def mounted() -> list[Path]:
+    """The folders that the environment needs, none of them inside another."""
+    train = environment_folder()
+    code = "import sys; print(sys.base_prefix)"
+    base = subprocess.run([train / "bin/python", "-c", code], capture_output=True, text=True, check=True)
+    prefix = Path(base.stdout.strip())
+    wanted = {Path("/usr"), prefix, prefix.resolve(), train, train.resolve(), CHECKOUT}
+    return sorted(path for path in wanted if not any(other in path.parents for other in wanted))
+
+
+def _archive(path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        for name in MERGED:
+            if Path("/usr", name).exists():
+                (root / name).symlink_to(f"usr/{name}")
+        for name in ("etc", "tmp"):
+            (root / name).mkdir()
+        (root / "tmp").chmod(0o1777)
+        (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\ntrain:x:65532:65532::/tmp:/bin/sh\n")
+        (root / "etc/group").write_text("root:x:0:\ntrain:x:65532:\n")
+        (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
+        search = f"{environment_folder()}/bin:/usr/bin:/bin"
+        archives.archive(path, IMAGE, root, environment={"PATH": search, "COMPOSE_RL_ENV": "train"})
