@@ -1,8 +1,9 @@
 """What the container of a trainer pod runs: the stage's processes of this node.
 
-``python -m compose_rl.launch.trainer --module M --job URI [--nodes N] [--procs P]``, in the environment of a
-PyTorchJob (``RANK`` is the node's, ``MASTER_ADDR``, ``PET_*``) or of a TrainJob (``PET_*`` alone). It exits
-with the stage's own code (:mod:`compose_rl.errors`) and leaves one line, the reason, as termination message.
+``python -m compose_rl.launch.trainer --module M --job URI [--nodes N] [--procs P] [--secrets DIR]``, in the
+environment of a PyTorchJob (``RANK`` is the node's, ``MASTER_ADDR``, ``PET_*``) or of a TrainJob (``PET_*``
+alone). It exits with the stage's own code (:mod:`compose_rl.errors`) and leaves one line, the reason, as
+termination message.
 """
 
 from __future__ import annotations
@@ -247,6 +248,13 @@ def _conclusion(job: str, reported: Failure, *, stopped: bool) -> Failure:
     return failure
 
 
+def _take_secrets(folder: Path) -> None:
+    """What a pod whose operator knows no ``envFrom`` has mounted; variables that are set stay as they are."""
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name.isidentifier():
+            os.environ.setdefault(path.name, path.read_text())
+
+
 def _leave_message(message: str) -> None:
     """Where Kubernetes looks for it; it has made the file."""
     path = Path(os.environ.get("COMPOSE_RL_TERMINATION_LOG", _TERMINATION_LOG))
@@ -262,7 +270,10 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--job", required=True, help="path or s3:// URI of the attempt's job.json")
     parser.add_argument("--nodes", type=int, help="by default PET_NNODES, else 1")
     parser.add_argument("--procs", help="processes on this node; by default PET_NPROC_PER_NODE, else 1")
+    parser.add_argument("--secrets", type=Path, help="folder of files to take as environment variables")
     arguments = parser.parse_args(words)
+    if arguments.secrets:
+        _take_secrets(arguments.secrets)
     try:
         here = place(arguments.nodes, arguments.procs, os.environ)
         failure = _run(here, arguments.module, arguments.job)

@@ -12,7 +12,6 @@ __all__ = [
     "APP_LABEL",
     "DIGEST",
     "END",
-    "END",
     "HOLDERS",
     "JOB",
     "KEY",
@@ -50,10 +49,7 @@ TRIES = "compose-rl/tries"
 LEFT = "compose-rl/left"
 """Annotation: why the job was given up, for instance by its last holder; such a job is never joined."""
 END = "compose-rl/end"
-"""Annotation: exit code and reason of a job that was given up since a part of it had ended."""
-
-END = "compose-rl/end"
-"""Annotation of a job that was stopped since a part of it had ended: exit code and reason, JSON."""
+"""Annotation: exit code and reason (JSON) of a job that was given up since a part of it had ended."""
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
