@@ -33,8 +33,12 @@ class JobRequest:
         Args:
             leased: the job ends by itself when no launcher holds a lease on the key any more.
         """
+        return begin(self.store, self.job_file(leased=leased))
+
+    def job_file(self, *, leased: bool = False) -> JobFile:
+        """What every attempt's job file says; it names no attempt yet."""
         lease_minutes = self.resources.lease_minutes if leased else None
-        job = JobFile(
+        return JobFile(
             stage=self.spec.name,
             key=self.key,
             storage=self.store.uri,
@@ -44,7 +48,6 @@ class JobRequest:
             procs=self.resources.procs,
             lease_minutes=lease_minutes,
         )
-        return begin(self.store, job)
 
 
 @dataclass(frozen=True, kw_only=True)
