@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import posixpath
+import re
+from typing import Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, model_validator
 
-from compose_rl.config.schema import Config
+from compose_rl.config.cluster_syntax import (
+    Annotations,
+    DNSName,
+    Environment,
+    Image,
+    Labels,
+    Quantity,
+    ResourceName,
+    ShortName,
+)
+from compose_rl.config.schema import Config, problem
 
 __all__ = ["SCRATCH", "SHARED_MEMORY", "BackendName", "Resources"]
 
 BackendName = Literal["auto", "process", "pytorchjob", "trainjob", "pod"]
-
-Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei)?$")]
-"""A Kubernetes quantity, for instance ``64Gi`` or ``500m``."""
-DNSLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-DNSName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$", max_length=253)]
 
 SCRATCH, SHARED_MEMORY = "/tmp", "/dev/shm"
 """Where a trainer may write; its root file system is read-only."""
 
 Object = dict[str, Any]
 """A part of a Kubernetes object, as the API takes it; the API server checks it."""
+
+_OWN_VOLUMES = ("scratch", "shared-memory", "secrets")
+"""Names that every trainer pod has."""
+_GPU = re.compile(r"/(gpu|mig-)")
+_TAKEN_PATHS = ("/", "/dev", SCRATCH, SHARED_MEMORY)
 
 
 class Resources(Config):
@@ -43,11 +55,11 @@ class Resources(Config):
     shm: Quantity | None = None
     """Size limit of /dev/shm; None: as much as the memory."""
 
-    gpu: str = "nvidia.com/gpu"
+    gpu: ResourceName = "nvidia.com/gpu"
     """The name of the GPU resource."""
-    extra: dict[str, Quantity] = Field(default_factory=dict)
+    extra: dict[ResourceName, Quantity] = Field(default_factory=dict)
     """Other resources of each node: ``ephemeral-storage``, ``rdma/ib``, ..."""
-    image: str | None = None
+    image: Image | None = None
     """None: the image that the pipeline was compiled with."""
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
     image_pull_secrets: list[DNSName] = Field(default_factory=list)
@@ -57,23 +69,23 @@ class Resources(Config):
     """Secret whose keys become environment variables; may be missing where the service account has access."""
     secrets: list[DNSName] = Field(default_factory=list)
     """More secrets whose keys become environment variables (HF_TOKEN, WANDB_API_KEY); they must be there."""
-    env: dict[str, str] = Field(default_factory=dict)
+    env: Environment = Field(default_factory=dict)
     """Environment variables that are no secret."""
-    node_selector: dict[str, str] = Field(default_factory=dict)
+    node_selector: Labels = Field(default_factory=dict)
     tolerations: list[Object] = Field(default_factory=list[Object])
     affinity: Object | None = None
     volumes: list[Object] = Field(default_factory=list[Object])
     volume_mounts: list[Object] = Field(default_factory=list[Object])
-    labels: dict[str, str] = Field(default_factory=dict)
-    annotations: dict[str, str] = Field(default_factory=dict)
+    labels: Labels = Field(default_factory=dict)
+    annotations: Annotations = Field(default_factory=dict)
     priority_class: DNSName | None = None
     scheduler_name: DNSName | None = None
     run_as_user: int | None = Field(default=65532, ge=1)
     """None: as the cluster assigns (OpenShift)."""
 
-    queue: DNSName | None = None
+    queue: ShortName | None = None
     """Kueue's LocalQueue."""
-    queue_priority: DNSName | None = None
+    queue_priority: ShortName | None = None
     """Kueue's WorkloadPriorityClass."""
     queue_minutes: float = Field(default=24 * 60, gt=0)
     """How long to wait for a place before giving up; waiting is no failure."""
@@ -98,3 +110,42 @@ class Resources(Config):
     def procs(self) -> int:
         """Processes on each node."""
         return self.procs_per_node or max(1, self.gpus_per_node)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        gpus, procs = self.gpus_per_node, self.procs_per_node
+        if gpus and procs not in (0, gpus):
+            raise problem(
+                f"procs_per_node={procs}, but gpus_per_node={gpus}: a process takes one GPU;"
+                " leave procs_per_node at 0, or set both to the same"
+            )
+        for name in self.extra:
+            field = {"cpu": "cpu", "memory": "memory", self.gpu: "gpus_per_node"}.get(name)
+            if field or _GPU.search(name):
+                instead = field or "gpu and gpus_per_node"
+                raise problem(f"extra: {name}={self.extra[name]}: set {instead} instead")
+        if self.queue_priority and not self.queue:
+            raise problem(f"queue_priority={self.queue_priority}, but there is no queue; set queue")
+        self._check_volumes()
+        return self
+
+    def _check_volumes(self) -> None:
+        names = [str(volume.get("name", "")) for volume in self.volumes]
+        for name in names:
+            if not name:
+                raise problem("volumes: a volume has no name; give each a name")
+            if name in _OWN_VOLUMES or names.count(name) > 1:
+                raise problem(f"volumes: the name '{name}' is taken; choose another")
+        paths: list[str] = []
+        for mount in self.volume_mounts:
+            name, path = str(mount.get("name", "")), posixpath.normpath(str(mount.get("mountPath", "")))
+            if name not in names:
+                known = ", ".join(names) or "none"
+                raise problem(
+                    f"volume_mounts: no volume is called '{name}' (volumes: {known}); add it to volumes"
+                )
+            if not path.startswith("/"):
+                raise problem(f"volume_mounts: '{name}' needs a mountPath that starts with '/'")
+            if path in _TAKEN_PATHS or path in paths:
+                raise problem(f"volume_mounts: mountPath {path} of '{name}' is taken; choose another folder")
+            paths.append(path)

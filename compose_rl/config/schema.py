@@ -8,10 +8,11 @@ from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 
 from compose_rl.errors import UserError
 
-__all__ = ["Config", "canonical", "neutral", "parse", "unknown_key"]
+__all__ = ["Config", "canonical", "neutral", "parse", "problem", "unknown_key"]
 
 
 class Config(BaseModel):
@@ -21,6 +22,7 @@ class Config(BaseModel):
 
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+_SAYS_ALL = "says_all"
 
 
 def neutral(default: Any, description: str) -> Any:
@@ -52,6 +54,14 @@ def unknown_key(key: str, known: list[str], where: str) -> str:
     return f"{where}: unknown key '{key}'; {remedy}"
 
 
+def problem(message: str) -> PydanticCustomError:
+    """What a validator raises when its message says all: field, value and remedy.
+
+    :func:`parse` then shows no value of its own, which could be long, or a credential.
+    """
+    return PydanticCustomError(_SAYS_ALL, "{message}", {"message": message})
+
+
 def parse(schema: type[ConfigT], document: Mapping[str, Any], where: str) -> ConfigT:
     """Parse ``document`` as ``schema``.
 
@@ -76,6 +86,8 @@ def _problem(schema: type[Config], error: dict[str, Any], where: str) -> str:
         )
     field = ".".join(location) or "document"
     message = cast(str, error["msg"]).removeprefix("Value error, ")
+    if error["type"] == _SAYS_ALL:
+        return f"{where}: {message}"
     if error["type"] == "missing":
         return f"{where}: '{field}' is missing; set it"
     return f"{where}: {field}={error['input']!r}: {message}"
