@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,8 @@ from compose_rl.store.folder import storage_errors
 __all__ = ["S3Store"]
 
 _ATTEMPTS = 5
+_PAUSES = (0.1, 0.5, 1.0, 2.0)
+"""Seconds between attempts to read an object whose content broke off."""
 _CONCURRENT_FILES = 4
 _CHUNK_BYTES = 1 << 20
 _MISSING = {"404", "NoSuchKey", "NotFound"}
@@ -62,16 +65,32 @@ class S3Store:
             return Session().client("s3", endpoint_url=endpoint, config=settings)
 
     def read(self, path: str) -> bytes:
-        with self._errors(path):
-            return self._client.get_object(Bucket=self.bucket, Key=self._key(path))["Body"].read()
+        return self._content(path, lambda body: body.read())
 
     def sha256(self, path: str) -> str:
-        found = hashlib.sha256()
-        with self._errors(path):
-            body = self._client.get_object(Bucket=self.bucket, Key=self._key(path))["Body"]
+        def digest(body: Any) -> str:
+            found = hashlib.sha256()
             for chunk in body.iter_chunks(_CHUNK_BYTES):
                 found.update(chunk)
-        return found.hexdigest()
+            return found.hexdigest()
+
+        return self._content(path, digest)
+
+    def _content(self, path: str, consume: Callable[[Any], T]) -> T:
+        """What ``consume`` makes of an object's content, read again when the connection breaks in the middle.
+
+        The client itself retries only up to an answer's first byte.
+        """
+        from botocore.exceptions import BotoCoreError
+
+        for pause in _PAUSES:
+            with self._errors(path):
+                body = self._client.get_object(Bucket=self.bucket, Key=self._key(path))["Body"]
+            with contextlib.suppress(BotoCoreError):
+                return consume(body)
+            time.sleep(pause)
+        with self._errors(path):
+            return consume(self._client.get_object(Bucket=self.bucket, Key=self._key(path))["Body"])
 
     def write(self, path: str, data: bytes) -> None:
         with self._errors(path):
