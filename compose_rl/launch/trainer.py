@@ -26,6 +26,7 @@ from types import FrameType
 from compose_rl.errors import EXIT_BUG, EXIT_TRANSIENT, TransientError, UserError
 from compose_rl.stages.attempt import FAILURE_NAME, Failure
 from compose_rl.stages.lifeline import PARENT_VARIABLE, die_with_parent_hook
+from compose_rl.stages.watch import SAVE_AND_LEAVE
 from compose_rl.store import split
 
 __all__ = ["Place", "command", "environment", "main", "place"]
@@ -192,9 +193,10 @@ class _Processes:
     def _pass_on(self) -> None:
         # torchrun would kill its processes 30 s after a signal of its own: less than saving a state may take.
         ranks = [] if self._single else _children(self._process.pid)
+        number = SAVE_AND_LEAVE if ranks else signal.SIGTERM
         for pid in ranks or [self._process.pid]:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+                os.kill(pid, number)
 
 
 def _children(pid: int) -> list[int]:
@@ -202,6 +204,22 @@ def _children(pid: int) -> list[int]:
         tasks = Path(f"/proc/{pid}/task").iterdir()
         return [int(child) for task in tasks for child in (task / "children").read_text().split()]
     return []
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What this node saw of the first process that failed."""
+
+    exit_code: int
+    """Negative for a signal."""
+    who: str = "rank 0"
+    message: str = ""
+
+    @property
+    def how(self) -> str:
+        """``rank 3, exit code 1`` or ``rank 3, SIGKILL``."""
+        code = self.exit_code
+        return f"{self.who}, {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
 
 
 def _run(place: Place, module: str, job: str) -> Failure | None:
@@ -213,39 +231,40 @@ def _run(place: Place, module: str, job: str) -> Failure | None:
         processes = _Processes(command(place, module, job), environ, single=place.single)
         if processes.code == 0:
             return None
-        return _conclusion(job, _reported(report, processes.code), stopped=processes.stopped)
+        seen = _Seen(**json.loads(report.read_text())) if report.exists() else _Seen(processes.code)
+    return _conclusion(job, seen, stopped=processes.stopped)
 
 
-def _reported(report: Path, code: int) -> Failure:
-    """What the agent says of the first process that failed, else what the one process's end says."""
-    who = "rank 0"
-    with contextlib.suppress(FileNotFoundError):
-        said = json.loads(report.read_text())
-        who, code = str(said["who"]), int(said["exit_code"])
-    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    return Failure(exit_code=code, message=f"{who}: {how}")
+def _conclusion(job: str, seen: _Seen, *, stopped: bool) -> Failure:
+    """How the attempt ended: what the stage itself says of it, else what was seen of its processes.
 
-
-def _conclusion(job: str, reported: Failure, *, stopped: bool) -> Failure:
-    """The reason that the stage itself gave, where it gave one, with what was seen here."""
-    store, name = split(job)
-    folder = name.rpartition("/")[0]
-    path = f"{folder}/{FAILURE_NAME}" if folder else FAILURE_NAME
-    end = time.monotonic() + (_ROOT_CAUSE_SECONDS if reported.exit_code == EXIT_TRANSIENT else 0)
-    while True:
-        with contextlib.suppress(Exception):  # whatever is wrong with the storage, the code is the message
-            found = Failure.model_validate_json(store.read(path))
-            return Failure(exit_code=found.exit_code, message=f"{found.message} ({reported.message})")
-        if time.monotonic() >= end:
-            break
-        time.sleep(0.5)
+    A process that was killed could not say anything; that is done here, so that other nodes, which see no
+    more than a lost connection, learn of it.
+    """
+    code = seen.exit_code if seen.exit_code > 0 else 128 - seen.exit_code
+    found = _said(job, _ROOT_CAUSE_SECONDS if code == EXIT_TRANSIENT else 0)
+    if found is not None:
+        return Failure(exit_code=found.exit_code, message=f"{found.message} ({seen.how})")
     if stopped:
-        return Failure(exit_code=EXIT_TRANSIENT, message=f"told to stop (SIGTERM) ({reported.message})")
-    code = reported.exit_code
-    failure = Failure(exit_code=128 - code if code < 0 else code, message=reported.message)
-    with contextlib.suppress(Exception):
-        store.create(path, failure.model_dump_json().encode())
+        return Failure(exit_code=EXIT_TRANSIENT, message=f"told to stop (SIGTERM) ({seen.how})")
+    if seen.message:
+        return Failure(exit_code=code, message=f"{seen.message} ({seen.how})")
+    remedy = "; out of memory? lower the batch or the token budget" if code == 128 + signal.SIGKILL else ""
+    failure = Failure(exit_code=code, message=f"a process ended ({seen.how}){remedy}")
+    with contextlib.suppress(UserError, TransientError):
+        split(job)[0].create(FAILURE_NAME, failure.model_dump_json().encode())
     return failure
+
+
+def _said(job: str, seconds: float) -> Failure | None:
+    """The attempt's failure file, waited for: the process that failed first may be on another node."""
+    end = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(UserError, TransientError):
+            return Failure.model_validate_json(split(job)[0].read(FAILURE_NAME))
+        if time.monotonic() >= end:
+            return None
+        time.sleep(0.5)
 
 
 def _take_secrets(folder: Path) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 import traceback
@@ -17,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 from compose_rl.config.schema import parse
-from compose_rl.errors import EXIT_BUG, EXIT_USER, TransientError, UserError
+from compose_rl.errors import EXIT_BUG, EXIT_TRANSIENT, EXIT_USER, TransientError, UserError
 from compose_rl.progress import Progress
 from compose_rl.stages.attempt import FAILURE_NAME, Failure, JobFile, fetched, published
 from compose_rl.stages.lifeline import PARENT_VARIABLE, die_with_parent
 from compose_rl.stages.provenance import commit, image, versions
 from compose_rl.stages.spec import StageSpec
+from compose_rl.stages.watch import LEAVE, watch_leases, watch_signals
 from compose_rl.store import Store, join, open_store, split
 from compose_rl.store.checksums import cache_root, describe
 from compose_rl.store.folder import FolderStore, no_space, storage_errors
+from compose_rl.store.leases import Leases
 from compose_rl.store.manifest import MANIFEST_NAME, Input, Manifest, Output
 
 __all__ = ["Job", "JobFile", "Result", "execute", "fetched", "main"]
@@ -59,6 +62,7 @@ class Job:
         self.store: Store = open_store(document.storage)
         self.rank = int(os.environ.get("RANK", "0"))
         self.progress = Progress(spec.name, quiet=self.rank != 0)
+        self.leave = LEAVE
         self.outputs: dict[str, Path] = {}
         self._verified: dict[tuple[str, str], Path] = {}
 
@@ -149,6 +153,11 @@ def execute(job: Job, run: Callable[[Job], Result]) -> Manifest | None:
     result = run(job)
     if job.rank != 0:
         return None
+    with job.leave.ends_itself():
+        return _publish(job, result, time.monotonic() - started)
+
+
+def _publish(job: Job, result: Result, seconds: float) -> Manifest | None:
     missing = sorted(set(job.spec.outputs) - set(job.outputs))
     assert not missing, f"stage '{job.spec.name}' returned without its outputs {missing}"
     outputs = {name: _stored(job, name, folder) for name, folder in job.outputs.items()}
@@ -166,7 +175,7 @@ def execute(job: Job, run: Callable[[Job], Result]) -> Manifest | None:
         metrics=dict(result.metrics),
         info=dict(result.info),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
-        seconds=round(time.monotonic() - started, 3),
+        seconds=round(seconds, 3),
         versions=versions(),
         commit=commit(),
         image=image(),
@@ -198,31 +207,69 @@ def main(spec: StageSpec, run: Callable[[Job], Result]) -> None:
 def _run(spec: StageSpec, run: Callable[[Job], Result], uri: str) -> int:
     store, name = split(uri)
     job: Job | None = None
-    try:
-        job = Job(spec, parse(JobFile, json.loads(store.read(name)), uri))
-        execute(job, run)
-    except Exception as error:
-        if job is not None and job.rank == 0:
-            job.discard_outputs()  # before the reason is written, for which a full disk would have no room
-        failure = _failure(error, uri)
-        recorded = False
-        # A launcher such as torchrun keeps only "failed"; this tells the one that started it why.
-        # Of several processes the first to fail says it: what the others then see follows from that.
-        with contextlib.suppress(UserError, TransientError):
+
+    def leave() -> None:
+        _record(store, Failure(exit_code=EXIT_TRANSIENT, message=LEAVE.reason), job)
+        sys.stdout.flush()
+        os._exit(EXIT_TRANSIENT)
+
+    with watch_signals(LEAVE, leave):
+        try:
+            job = Job(spec, parse(JobFile, json.loads(store.read(name)), uri))
+            minutes = job.document.lease_minutes if job.rank == 0 else None
+            with watch_leases(Leases(job.store, job.key), minutes, LEAVE):
+                execute(job, run)
+        except Exception as error:
+            # torchrun ends the other processes when one has; it need not cut short what is left to do here.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            with LEAVE.ends_itself():
+                if LEAVE.wanted and not isinstance(error, TransientError):
+                    # What fails now fails because something has left already.
+                    error = TransientError(LEAVE.reason)
+                failure = _failure(error, uri)
+                if failure.exit_code == EXIT_BUG:
+                    traceback.print_exc()
+                _record(store, failure, job, first_cause=not _lost_contact(error))
+                return failure.exit_code
+    return 0
+
+
+def _record(store: Store, failure: Failure, job: Job | None, *, first_cause: bool = True) -> None:
+    """Say why this process ends: to the launcher by the storage, to torchrun by the file that it names.
+
+    Of several processes the first to fail says it: what the others then see follows from that.
+
+    Args:
+        first_cause: False where another process must have failed before.
+    """
+    if job is not None and job.rank == 0:
+        job.discard_outputs()  # before the reason is written, for which a full disk would have no room
+    recorded = False
+    with contextlib.suppress(UserError, TransientError):
+        if first_cause:
             store.create(FAILURE_NAME, failure.model_dump_json().encode())
             recorded = True
-        if failure.exit_code == EXIT_BUG:
-            traceback.print_exc()
-        elif PARENT_VARIABLE not in os.environ or not recorded:
-            print(f"error: {failure.message}", file=sys.stderr)
-        return failure.exit_code
-    return 0
+    told = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if told:
+        with contextlib.suppress(OSError):
+            Path(told).write_text(json.dumps({"message": failure.message, "timestamp": int(time.time())}))
+    if failure.exit_code != EXIT_BUG and (PARENT_VARIABLE not in os.environ or not recorded):
+        print(f"error: {failure.message}", file=sys.stderr, flush=True)
 
 
 def _failure(error: Exception, uri: str) -> Failure:
     if isinstance(error, UserError | TransientError):
         return Failure(exit_code=error.exit_code, message=str(error))
+    if _lost_contact(error):
+        text = " ".join(str(error).split())
+        return Failure(exit_code=EXIT_TRANSIENT, message=f"lost contact with another process ({text})")
     if no_space(error):
         message = f"{uri.rpartition('/')[0]}: the disk is full; free space or choose another storage"
         return Failure(exit_code=EXIT_USER, message=message)
     return Failure(exit_code=EXIT_BUG, message=f"{type(error).__name__}: {error}")
+
+
+def _lost_contact(error: BaseException) -> bool:
+    """Another process of the job has ended, which torch says by a class of its own (NCCL) or words (gloo)."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return "DistError" in names or (isinstance(error, RuntimeError) and "gloo/transport" in str(error))

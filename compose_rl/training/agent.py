@@ -27,16 +27,19 @@ def main(words: list[str]) -> int:
         run(parse_args(words))
     except ChildFailedError as error:
         rank, first = error.get_first_failure()
-        return _report(first.exitcode, f"rank {rank}")
+        # Without a message of its own, torch makes one of the exit code, which says nothing new.
+        message = first.message if first.error_file_data.get("message") == first.message else ""
+        return _report(first.exitcode, f"rank {rank}", message)
     except (DistError, RendezvousError) as error:
-        return _report(EXIT_TRANSIENT, f"the nodes did not find each other: {' '.join(str(error).split())}")
+        text = " ".join(str(error).split())
+        return _report(EXIT_TRANSIENT, "torchrun", f"the nodes did not find each other: {text}")
     return 0
 
 
-def _report(code: int, who: str) -> int:
+def _report(code: int, who: str, message: str) -> int:
     path = os.environ.get("COMPOSE_RL_AGENT_REPORT")
     if path:
-        Path(path).write_text(json.dumps({"exit_code": code, "who": who}))
+        Path(path).write_text(json.dumps({"exit_code": code, "who": who, "message": message}))
     return code if code > 0 else 128 - code
 
 

@@ -48,12 +48,13 @@ def train_stage(
         document["load_path"] = str(resume)
     logs = job.output("logs")
     _write_resolved(document, logs)
-    trainer = _train(document, job)
-    try:
-        _save_weights(trainer, job)
-        return _result(trainer, job, {"model_class": model_class, **info})
-    finally:
-        trainer.close()
+    with job.leave.ends_itself():  # StageCheckpoints sees to it
+        trainer = _train(document, job)
+        try:
+            _save_weights(trainer, job)
+            return _result(trainer, job, {"model_class": model_class, **info})
+        finally:
+            trainer.close()
 
 
 def _check_machine(config: TrainingConfig) -> None:

@@ -6,10 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from composer.core import Callback, Event, State
 from composer.loggers import Logger
 from composer.utils import checkpoint, create_interval_scheduler, dist, reproducibility
 
+from compose_rl.errors import TransientError
+from compose_rl.stages.watch import LEAVE, Leave
 from compose_rl.store import open_store
 from compose_rl.training.checkpoints import SEAL_SUFFIX, content_digest, seal, sealed_batches
 
@@ -21,6 +24,8 @@ class StageCheckpoints(Callback):
 
     Composer puts the random state back at an epoch's beginning, or when it skips batches; it does neither in
     the middle of an epoch of a dataset that finds its position itself. So this callback does it there.
+
+    When the job has to leave (:mod:`compose_rl.stages.watch`), it saves at the end of the batch, and ends it.
 
     Args:
         uri: where it is kept: a folder, or an s3:// prefix.
@@ -61,26 +66,36 @@ class StageCheckpoints(Callback):
             self._rng = None
 
     def batch_checkpoint(self, state: State, logger: Logger) -> None:
-        self._save_if_due(state, Event.BATCH_CHECKPOINT)
+        if _finished(state):
+            return
+        reason = _agreed(LEAVE, state)
+        if reason is None:
+            self._save_if_due(state, Event.BATCH_CHECKPOINT)
+            return
+        if int(state.timestamp.batch) != self._last:
+            self._save(state)
+        dist.barrier()  # torchrun ends the others when one has left, and rank 0 seals last
+        raise TransientError(f"{reason}; state saved after batch {int(state.timestamp.batch)}")
 
     def epoch_checkpoint(self, state: State, logger: Logger) -> None:
-        self._save_if_due(state, Event.EPOCH_CHECKPOINT)
+        if not _finished(state):
+            self._save_if_due(state, Event.EPOCH_CHECKPOINT)
 
     def _save_if_due(self, state: State, event: Event) -> None:
-        batch = int(state.timestamp.batch)
-        elapsed = state.get_elapsed_duration()
-        finished = elapsed is not None and float(elapsed) >= 1.0
-        if finished or batch == self._last or not self._due(state, event):
-            return
-        self._last = batch
+        if int(state.timestamp.batch) != self._last and self._due(state, event):
+            self._save(state)
+
+    def _save(self, state: State) -> None:
+        batch = self._last = int(state.timestamp.batch)
         name = f"ba{batch}"
-        written = checkpoint.save_checkpoint(state, str(self.folder / name / "rank{rank}.pt"))
-        files = self._digests(name, Path(written) if written else None)
-        if dist.get_global_rank() == 0:
-            # Composer loads shards by their folder and a whole state by its file.
-            load = name if len(files) > 1 else next(iter(files))
-            seal(self.store, batch=batch, load=load, files=files)
-            self._remove_old()
+        with LEAVE.ends_itself(saving=True):
+            written = checkpoint.save_checkpoint(state, str(self.folder / name / "rank{rank}.pt"))
+            files = self._digests(name, Path(written) if written else None)
+            if dist.get_global_rank() == 0:
+                # Composer loads shards by their folder and a whole state by its file.
+                load = name if len(files) > 1 else next(iter(files))
+                seal(self.store, batch=batch, load=load, files=files)
+                self._remove_old()
 
     def _digests(self, name: str, written: Path | None) -> dict[str, str]:
         """SHA-256 by path of what all processes wrote; each process uploads its own."""
@@ -103,3 +118,18 @@ class StageCheckpoints(Callback):
             # The seal first: without it the state is not taken for whole while it goes.
             self.store.delete(f"ba{batch}{SEAL_SUFFIX}")
             self.store.delete(f"ba{batch}")
+
+
+def _finished(state: State) -> bool:
+    """Nothing more to train: the result follows."""
+    elapsed = state.get_elapsed_duration()
+    return elapsed is not None and float(elapsed) >= 1.0
+
+
+def _agreed(leave: Leave, state: State) -> str | None:
+    """Why all processes leave now, since one of them is to; None while none is."""
+    wanted = state.device.tensor_to_device(torch.tensor(int(leave.wanted)))
+    dist.all_reduce(wanted, "MAX")
+    if not wanted.item():
+        return None
+    return next(reason for reason in dist.all_gather_object(leave.reason) if reason)
