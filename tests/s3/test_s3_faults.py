@@ -19,15 +19,15 @@ def test_a_flaky_server_changes_no_answer(s3: str, tmp_path: Path, monkeypatch: 
     source = tmp_path / "source"
     source.mkdir()
     (source / "large").write_bytes(os.urandom(20 << 20))  # in several parts
-    with flaky(os.environ["AWS_ENDPOINT_URL"], rate=0.25, slow_seconds=0.2) as (url, proxy):
+    with flaky(os.environ["AWS_ENDPOINT_URL"], rate=0.3, slow_seconds=0.2) as (url, proxy):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         store = open_store(s3)
-        for number in range(15):
+        for number in range(20):
             store.write(f"small/{number}", str(number).encode())
             assert store.read(f"small/{number}") == str(number).encode()
             assert store.create(f"once/{number}", b"first")
             assert not store.create(f"once/{number}", b"second")
-        assert len(store.list("small")) == 15
+        assert len(store.list("small")) == 20
         store.upload(source, "folder")
         store.download("folder", tmp_path / "target")
         assert (tmp_path / "target/large").read_bytes() == (source / "large").read_bytes()
