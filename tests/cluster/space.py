@@ -11,8 +11,8 @@ import yaml
 from certificates import write_kubeconfig
 from clients import Admin, Object
 
-BASE = Path(__file__).parents[2] / "manifests/base"
-LAUNCHER = "launcher"
+ROLE = Path(__file__).parents[2] / "manifests/base/launcher-role.yaml"
+LAUNCHER = "compose-rl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,23 +81,7 @@ def _launcher(admin: Admin, namespace: str) -> str:
 
 
 def shipped_role() -> Object:
-    """The Role of manifests/base, for whatever namespace."""
-    path = BASE / "role.yaml"
-    documents = yaml.safe_load_all(path.read_text()) if path.exists() else [_ROLE]
+    """The launcher's Role of manifests/base, for whatever namespace."""
+    documents = yaml.safe_load_all(ROLE.read_text())
     (role,) = [document for document in documents if document["kind"] == "Role"]
-    role["metadata"].pop("namespace", None)
     return role
-
-
-_EVERYTHING = ["get", "list", "watch", "create", "update", "patch", "delete"]
-_ROLE: Object = {
-    "kind": "Role",
-    "metadata": {"name": "compose-rl-launcher"},
-    "rules": [
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-        {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["kubeflow.org"], "resources": ["pytorchjobs"], "verbs": _EVERYTHING},
-        {"apiGroups": ["trainer.kubeflow.org"], "resources": ["trainjobs"], "verbs": _EVERYTHING},
-    ],
-}
