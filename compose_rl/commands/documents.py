@@ -31,17 +31,20 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def document(text: str) -> dict[str, Any]:
-    """A configuration from a file's path or from YAML text.
+def document(text: str, flag: str = "--config") -> dict[str, Any]:
+    """A document from a file's path or from YAML text.
+
+    Args:
+        flag: where the text comes from, for the message.
 
     Raises:
         UserError: neither, or not a mapping.
     """
-    where = "--config"
+    where = flag
     path = Path(text)
     if text and "\n" not in text and ":" not in text:
         if not path.is_file():
-            raise UserError(f"--config {text}: no such file; give a YAML file or YAML text")
+            raise UserError(f"{flag} {text}: no such file; give a YAML file or YAML text")
         where, text = text, path.read_text()
     try:
         parsed = yaml.safe_load(text)

@@ -12,19 +12,22 @@ __all__ = ["add", "recorded", "run"]
 
 
 def add(parser: argparse.ArgumentParser) -> None:
+    from compose_rl.commands.placing import add_placing
+
     parser.add_argument("manifest", help="manifest of the past run, path or s3:// URI")
     parser.add_argument(
         "--set", "-p", action="append", default=[], metavar="KEY=VALUE", help="a changed value, as a.b=0.1"
     )
     parser.add_argument("--storage", metavar="URI", help="where results go; by default beside the past run's")
-    parser.add_argument("--procs", type=int, default=1, help="processes of a training job (torchrun)")
+    add_placing(parser)
 
 
 def run(arguments: argparse.Namespace) -> None:
     from compose_rl.commands.documents import overridden, read_manifest
+    from compose_rl.commands.placing import cluster, resources
     from compose_rl.commands.stage import report
-    from compose_rl.config.resources import Resources
     from compose_rl.launch import run_stage
+    from compose_rl.launch.choose import backend_for
     from compose_rl.stages.spec import load
 
     past = read_manifest(arguments.manifest)
@@ -32,9 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
     # <storage>/<stage>/<key>/manifest.json, and one folder more for a pinned source
     storage = arguments.storage or past.uri.split(f"/{past.stage}/{past.key}/")[0]
     config = overridden(past.config, arguments.set)
-    outcome = run_stage(
-        load(past.stage), config, inputs, storage, resources=Resources(procs_per_node=arguments.procs)
-    )
+    spec, wanted = load(past.stage), resources(arguments)
+    backend = backend_for(spec, wanted, cluster(arguments))
+    outcome = run_stage(spec, config, inputs, storage, resources=wanted, backend=backend)
     report(outcome.manifest, cached=outcome.cached)
 
 

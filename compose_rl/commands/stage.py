@@ -13,6 +13,7 @@ __all__ = ["add", "report", "run"]
 
 def add(parser: argparse.ArgumentParser) -> None:
     from compose_rl.commands.documents import add_config
+    from compose_rl.commands.placing import add_placing
 
     parser.add_argument("name", help="stage, for instance tokenize")
     parser.add_argument(
@@ -26,14 +27,15 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="SLOT=MANIFEST",
         help="manifest of an input, path or URI",
     )
-    parser.add_argument("--procs", type=int, default=1, help="processes of a training job (torchrun)")
+    add_placing(parser)
     parser.add_argument("--dry-run", action="store_true", help="check everything, print the key, run nothing")
 
 
 def run(arguments: argparse.Namespace) -> None:
     from compose_rl.commands.documents import document, overridden, read_inputs
-    from compose_rl.config.resources import Resources
+    from compose_rl.commands.placing import cluster, resources
     from compose_rl.launch import run_stage
+    from compose_rl.launch.choose import backend_for
     from compose_rl.stages.spec import load
 
     spec = load(arguments.name)
@@ -43,9 +45,9 @@ def run(arguments: argparse.Namespace) -> None:
         typed = spec.parse(config, inputs)
         print("known when it has run" if spec.always else spec.key(typed, inputs))
         return
-    outcome = run_stage(
-        spec, config, inputs, arguments.storage, resources=Resources(procs_per_node=arguments.procs)
-    )
+    wanted = resources(arguments)
+    backend = backend_for(spec, wanted, cluster(arguments))
+    outcome = run_stage(spec, config, inputs, arguments.storage, resources=wanted, backend=backend)
     report(outcome.manifest, cached=outcome.cached)
 
 

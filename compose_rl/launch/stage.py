@@ -11,7 +11,7 @@ from typing import Any
 from compose_rl.config.resources import Resources
 from compose_rl.errors import EXIT_TRANSIENT, EXIT_USER, StageFailed, TransientError, UserError
 from compose_rl.launch.backend import Backend, Ended, JobRequest
-from compose_rl.launch.process import ProcessBackend
+from compose_rl.launch.choose import Cluster, backend_for
 from compose_rl.stages.attempt import FAILURE_NAME, Failure, published
 from compose_rl.stages.spec import StageSpec
 from compose_rl.store import NotFound, Store, join, open_store
@@ -73,7 +73,8 @@ def run_stage(
     if found is not None:
         return Outcome(found, cached=True)
     request = JobRequest(spec=spec, key=key, store=store, config=document, inputs=inputs, resources=resources)
-    return Outcome(_run(request, backend or ProcessBackend()), cached=False)
+    backend = backend or backend_for(spec, resources, Cluster(image=image, step=step))
+    return Outcome(_run(request, backend), cached=False)
 
 
 def _run(request: JobRequest, backend: Backend) -> Manifest:
@@ -98,7 +99,10 @@ def _failure(store: Store, ended: Ended) -> Exception:
     try:
         failure = Failure.model_validate_json(store.read(f"{job.folder}/{FAILURE_NAME}"))
     except NotFound:
-        failure = Failure(exit_code=code, message=ended.reason or f"{job.stage}: exit code {code}, see above")
+        failure = Failure(exit_code=code, message=f"{job.stage}: exit code {code}, see above")
+    if ended.reason:
+        # The place saw all processes; one that lives on says of another's end only that it is gone.
+        failure = Failure(exit_code=code, message=ended.reason)
     if failure.exit_code == EXIT_USER:
         return UserError(failure.message)
     if failure.exit_code == EXIT_TRANSIENT:

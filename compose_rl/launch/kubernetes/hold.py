@@ -62,7 +62,10 @@ class Hold:
         self._labels = ",".join(
             f"{name}={value}" for name, value in naming.selector(request.spec.name, request.key).items()
         )
+        self.adopted = False
+        """The job was there before this launcher."""
         self._job: Object | None = None
+        self._made = ""
         self._touched = ""
         """A job that is being made or joined: whether it is, only the server knows until it answers."""
 
@@ -158,6 +161,7 @@ class Hold:
             self._say(f"joined {self.kind.kind} {name}, which is there already")
             self._compare(found)
         self._job, self._touched = found, ""
+        self.adopted = found["metadata"]["name"] != self._made
         return found
 
     def _compare(self, found: Object) -> None:
@@ -178,6 +182,7 @@ class Hold:
         name = self._touched = body["metadata"]["name"]
         try:
             self._job = self.api.create(self.kind.resource, body)
+            self._made = name
             self._say(f"started {self.kind.kind} {name}")
         except AlreadyExists:
             self._discard_if_not_made(name, job)
