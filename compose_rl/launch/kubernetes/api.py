@@ -124,9 +124,14 @@ class Api:
             Patience(old.seconds if patience is None else patience, old.outages),
         )
 
+    @property
+    def closed(self) -> threading.Event:
+        """Set by :meth:`close`."""
+        return self._patience.closed
+
     def close(self) -> None:
         """End this object's streams and waits, in whatever threads they are."""
-        self._patience.closed.set()
+        self.closed.set()
         with self._lock:
             for stream in self._streams:
                 with contextlib.suppress(OSError, ValueError, RuntimeError):
@@ -283,7 +288,7 @@ class Api:
         with self._lock:
             self._streams.add(response)
         try:
-            if not self._patience.closed.is_set():
+            if not self.closed.is_set():
                 yield from connection.lines(response)
         finally:
             with self._lock:
