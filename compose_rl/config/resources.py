@@ -104,7 +104,7 @@ class Resources(Config):
     check_nodes: bool = True
     """Refuse more GPUs than any node has; False where nodes are added on demand."""
     runtime: DNSName = "compose-rl"
-    """The TrainingRuntime of a TrainJob, in its namespace (``manifests/trainer``)."""
+    """The TrainingRuntime of a TrainJob, in its namespace (``manifests/components/trainer``)."""
 
     @property
     def procs(self) -> int:

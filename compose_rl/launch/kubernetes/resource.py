@@ -7,7 +7,6 @@ from typing import Any
 from urllib.parse import quote
 
 __all__ = [
-    "CLUSTER_TRAINING_RUNTIMES",
     "EVENTS",
     "LOCAL_QUEUES",
     "NODES",
@@ -15,6 +14,7 @@ __all__ = [
     "PYTORCHJOBS",
     "SECRETS",
     "SELF_SUBJECT_ACCESS_REVIEWS",
+    "TRAINING_RUNTIMES",
     "TRAINJOBS",
     "WORKFLOWS",
     "WORKLOADS",
@@ -61,12 +61,8 @@ SECRETS = Resource("", "v1", "secrets")
 NODES = Resource("", "v1", "nodes", namespaced=False)
 PYTORCHJOBS = Resource("kubeflow.org", "v1", "pytorchjobs", comes_with="the Kubeflow training operator 1.9")
 TRAINJOBS = Resource("trainer.kubeflow.org", "v1alpha1", "trainjobs", comes_with="Kubeflow Trainer 2")
-CLUSTER_TRAINING_RUNTIMES = Resource(
-    "trainer.kubeflow.org",
-    "v1alpha1",
-    "clustertrainingruntimes",
-    namespaced=False,
-    comes_with="Kubeflow Trainer 2",
+TRAINING_RUNTIMES = Resource(
+    "trainer.kubeflow.org", "v1alpha1", "trainingruntimes", comes_with="Kubeflow Trainer 2"
 )
 WORKFLOWS = Resource("argoproj.io", "v1alpha1", "workflows", comes_with="Argo Workflows (Kubeflow Pipelines)")
 LOCAL_QUEUES = Resource("kueue.x-k8s.io", "v1beta1", "localqueues", comes_with="Kueue")
