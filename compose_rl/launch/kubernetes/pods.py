@@ -26,6 +26,7 @@ PASSED_ON = (
 )
 """What a trainer takes from its launcher's environment; never a credential."""
 
+_OWN_SHARE_OF_GRACE = 0.9
 _NO_SIDECAR = {"sidecar.istio.io/inject": "false"}
 """A sidecar outlives the trainer, so that its job never ends, and knows nothing of what trainers speak."""
 
@@ -140,7 +141,10 @@ def _container(trainer: Trainer, name: str) -> dict[str, Any]:
 
 def _environment(trainer: Trainer) -> list[dict[str, str]]:
     passed = {name: trainer.environ[name] for name in PASSED_ON if trainer.environ.get(name)}
-    values = {"COMPOSE_RL_IMAGE": trainer.image, **passed, **trainer.resources.env}
+    # A trainer that could not save in time says so before it is killed.
+    grace = 60 * trainer.resources.grace_minutes * _OWN_SHARE_OF_GRACE
+    own = {"COMPOSE_RL_IMAGE": trainer.image, "COMPOSE_RL_GRACE_SECONDS": f"{grace:g}"}
+    values = {**own, **passed, **trainer.resources.env}
     return [{"name": name, "value": value} for name, value in values.items()]
 
 
