@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from places import ADDRESS, ADMIN, BIN, BUSYBOX, FILES, KUBECONFIG, NODE, PKI, RUN
+from places import ADDRESS, ADMIN, BIN, BUSYBOX, KUBECONFIG, NODE, PKI, RUN
 
 POD_RANGE = "10.88.0.0/16"
 SERVICE_RANGE = "10.96.0.0/16"
+INIT_CONTAINER = Path(__file__).parents[3] / "manifests/operator/init-container.yaml"
 OPERATOR_HEALTH = "http://127.0.0.1:18091/readyz"
 
 
@@ -110,7 +111,7 @@ def operator() -> list[str]:
         "--health-probe-bind-address=127.0.0.1:18091",
         "--webhook-server-port=9443",
         f"--pytorch-init-container-image={BUSYBOX}",
-        f"--pytorch-init-container-template-file={FILES / 'initContainer.yaml'}",
+        f"--pytorch-init-container-template-file={INIT_CONTAINER}",
     ]
 
 
