@@ -13,7 +13,7 @@ from compose_rl.launch.kubernetes import holders, naming, podview, reasons
 from compose_rl.launch.kubernetes.api import Api, Object
 from compose_rl.launch.kubernetes.jobend import End, JobEnd
 from compose_rl.launch.kubernetes.jobkind import JobKind, State
-from compose_rl.launch.kubernetes.logs import LogStream, tail
+from compose_rl.launch.kubernetes.output import Output
 from compose_rl.launch.kubernetes.resource import PODS
 from compose_rl.launch.kubernetes.starting import Starting
 from compose_rl.launch.kubernetes.watching import News, Selection, Snapshot, start_watching
@@ -25,8 +25,6 @@ _SETTLE_SECONDS = 10.0
 """From a pod's failure: how long the operator has for ending the job, and other pods for saying why."""
 _GLANCE_SECONDS = 2.0
 """The same, once the operator has ended it."""
-_LOG_SECONDS = 20.0
-"""How long the rest of a log is waited for."""
 _ADOPTED_LINES = 20
 
 
@@ -108,7 +106,7 @@ class _Follower:
         self._vanished: set[str] = set()
         self._failed_since: float | None = None
         self._starting = Starting(api, kind, resources, out)
-        self._output = _Output(api, kind, out, _ADOPTED_LINES if adopted else None)
+        self._output = Output(api, kind, out, tail_lines=_ADOPTED_LINES if adopted else None)
 
     def job_seen(self, found: Object | None) -> bool:
         """Whether it is there."""
@@ -123,15 +121,13 @@ class _Follower:
     def pods_seen(self, snapshot: Snapshot) -> None:
         found = {podview.uid(pod): pod for pod in snapshot.values()}
         for uid, pod in self._pods.items():
-            if (
-                uid not in found
-            ):  # an operator puts another in its place, of which the other ranks know nothing
+            if uid not in found:
+                # An operator may put another in its place, of which the other ranks know nothing.
                 pod["metadata"].setdefault("deletionTimestamp", _now())
                 self._vanished.add(uid)
         self._pods |= {uid: pod for uid, pod in found.items() if uid not in self._dismissed}
         for pod in found.values():
-            if self._kind.rank_zero(pod):
-                self._output.show(pod)
+            self._output.pod_seen(pod)
 
     def look(self) -> JobEnd | None:
         """The job's end, once it has come."""
@@ -142,7 +138,7 @@ class _Follower:
             return None
         phase = self._kind.phase(self.job)
         if phase.state is State.SUCCEEDED:
-            self._output.finish()
+            self._output.finish(over=True)
             return JobEnd(end=End.SUCCEEDED)
         failed = phase.state is State.FAILED
         left = holders.notes(self.job).get(naming.LEFT)
@@ -184,7 +180,7 @@ class _Follower:
 
     def _failed(self, cause: reasons.Cause | None, *, over: bool) -> JobEnd:
         phase = self._kind.phase(self.job)
-        self._output.finish(patient=over)
+        self._output.finish(over=over)
         late = "deadline" in f"{phase.reason} {phase.message}".lower()
         if over and late and (cause is None or cause.victim):
             text = "ran longer than its deadline; raise deadline_minutes"
@@ -192,7 +188,7 @@ class _Follower:
         if cause is None:
             text = phase.message or phase.reason or "failed"
             return JobEnd(end=End.FAILED, over=over, exit_code=EXIT_BUG, reason=f"{self._name}: {text}")
-        said = reasons.from_log(self._output.last_lines(cause.pod))
+        said = reasons.from_log(self._output.last_lines(cause.uid))
         printed = "" if cause.outside or said in cause.reason else f" ({said})"
         return JobEnd(
             end=End.FAILED,
@@ -202,47 +198,6 @@ class _Follower:
             outside=cause.outside,
             pod=cause.pod,
         )
-
-
-class _Output:
-    """What the pods print: rank 0 as it comes, another only when it has failed."""
-
-    def __init__(self, api: Api, kind: JobKind, out: Callable[[str], None], tail_lines: int | None) -> None:
-        self._api, self._kind, self._out, self._tail_lines = api, kind, out, tail_lines
-        self._stream: LogStream | None = None
-        self._uid = ""
-        self._ended = False
-
-    def show(self, pod: Object) -> None:
-        """Follow rank 0, once its container has started."""
-        mine = [each for each in podview.containers(pod) if each["name"] == self._kind.container]
-        ended = any(podview.state(each, "terminated") is not None for each in mine)
-        started = ended or any(podview.state(each, "running") is not None for each in mine)
-        if podview.uid(pod) == self._uid:
-            self._ended = ended
-        if not started or podview.uid(pod) == self._uid:
-            return
-        self.finish(patient=False)
-        self._uid, self._ended = podview.uid(pod), ended
-        self._stream = LogStream(
-            self._api, podview.name(pod), self._kind.container, self._out, tail_lines=self._tail_lines
-        )
-        self._tail_lines = None
-        self._stream.start()
-
-    def finish(self, *, patient: bool = True) -> None:
-        """Show the rest; unless ``patient``, of a rank 0 that hangs only what is there."""
-        if self._stream is not None:
-            self._stream.finish(_LOG_SECONDS if patient or self._ended else 1.0)
-
-    def last_lines(self, pod: str) -> list[str]:
-        """What a pod printed last; shown now if it was not shown yet."""
-        if self._stream is not None and self._stream.pod == pod:
-            return list(self._stream.last)
-        lines = tail(self._api, pod, self._kind.container)
-        for line in lines:
-            self._out(f"[{pod}] {line}")
-        return lines
 
 
 def _now() -> str:

@@ -11,10 +11,10 @@ from datetime import datetime, timedelta
 from compose_rl.errors import TransientError, UserError
 from compose_rl.launch.kubernetes.api import Api, NotFound, Unavailable
 
-__all__ = ["TAIL_LINES", "LogStream", "Seam", "tail"]
+__all__ = ["TAIL_LINES", "LogStream", "Seam"]
 
 TAIL_LINES = 30
-"""Shown of a pod that failed."""
+"""Kept of every log."""
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds between connections that bring nothing."""
 _LAST_TRIES = 4
@@ -89,12 +89,16 @@ class LogStream(threading.Thread):
         self._ended = threading.Event()
         self._seam = Seam()
         self.last: deque[str] = deque(maxlen=TAIL_LINES)
-        """The last lines shown."""
+        """Its last lines."""
 
-    def finish(self, seconds: float) -> None:
-        """The container has ended: show what is left, waiting for it no longer than that."""
+    def container_ended(self) -> None:
+        """There is nothing more to follow, only a rest to show."""
         self._ended.set()
-        self.join(seconds)
+
+    @property
+    def ending(self) -> bool:
+        """The container has ended."""
+        return self._ended.is_set()
 
     def run(self) -> None:
         idle = 0
@@ -130,12 +134,3 @@ class LogStream(threading.Thread):
         except (Unavailable, UserError, TransientError):
             return -1
         return shown
-
-
-def tail(api: Api, pod: str, container: str) -> list[str]:
-    """The last lines of a container; empty where they cannot be had any more."""
-    try:
-        found = [_parsed(line) for line in api.log(pod, container, tail_lines=TAIL_LINES)]
-    except (Unavailable, UserError, TransientError):
-        return []
-    return [parsed[1] for parsed in found if parsed is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ class Cause:
     """Why a pod ended without success."""
 
     pod: str
+    uid: str
+    """The pod's."""
     exit_code: int
     """Of :mod:`compose_rl.errors`; others where the program chose them."""
     reason: str
@@ -130,6 +133,7 @@ def cause(pods: Iterable[Object], container: str) -> Cause | None:
         node = podview.node(lost)
         return Cause(
             pod=podview.name(lost),
+            uid=podview.uid(lost),
             exit_code=EXIT_TRANSIENT,
             reason=f"its node {node} does not answer",
             outside=True,
@@ -193,6 +197,7 @@ def _disrupted(pod: Object) -> Cause | None:
     message = one_line(podview.status(pod).get("message") or condition.get("message", ""))
     return Cause(
         pod=podview.name(pod),
+        uid=podview.uid(pod),
         exit_code=EXIT_TRANSIENT,
         reason=text.format(message=message),
         outside=True,
@@ -216,6 +221,7 @@ def _refused(pod: Object) -> Cause | None:
     at = _latest_end(pod)
     return Cause(
         pod=podview.name(pod),
+        uid=podview.uid(pod),
         exit_code=row.exit_code,
         reason=row.text.format(message=message),
         outside=True,
@@ -231,28 +237,38 @@ def _ended(pod: Object, container: str) -> Cause | None:
     row = outside or _EXIT_CODES.get(code) or _Row(EXIT_BUG, "exit code {code}: {message}")
     message = _message(found)
     text = row.text.format(message=message, limit=_limit(pod, container), code=code)
-    being_removed = "deletionTimestamp" in pod["metadata"] and code in (137, 143)
+    at = podview.seconds(found.get("finishedAt"))
     return Cause(
         pod=podview.name(pod),
+        uid=podview.uid(pod),
         exit_code=row.exit_code,
         reason=text.rstrip(": ") or f"exit code {code}",
         outside=outside is not None,
-        victim=row.victim or being_removed,
-        at=podview.seconds(found.get("finishedAt")),
+        victim=row.victim or (outside is None and _asked_to_end(pod) < at),
+        at=at,
     )
 
 
 def _deleted(pod: Object) -> Cause | None:
-    at = pod["metadata"].get("deletionTimestamp")
-    if at is None:
+    if "deletionTimestamp" not in pod["metadata"]:
         return None
     return Cause(
         pod=podview.name(pod),
+        uid=podview.uid(pod),
         exit_code=EXIT_TRANSIENT,
         reason="the pod was deleted",
         victim=True,
-        at=podview.seconds(at),
+        at=_asked_to_end(pod),
     )
+
+
+def _asked_to_end(pod: Object) -> float:
+    """When its deletion was asked for, in seconds since the epoch; never: infinity."""
+    metadata = pod["metadata"]
+    if "deletionTimestamp" not in metadata:
+        return math.inf
+    # Kubernetes writes down when the pod will be killed.
+    return podview.seconds(metadata["deletionTimestamp"]) - (metadata.get("deletionGracePeriodSeconds") or 0)
 
 
 def _message(end: Object) -> str:

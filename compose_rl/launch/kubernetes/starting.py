@@ -85,7 +85,8 @@ class Starting:
         if wait.what == "in vain":
             if waited >= obstacle.grace_seconds:
                 reason = f"pod {name}: {obstacle.text}; {obstacle.remedy}"
-                return JobEnd(end=End.FAILED, over=False, exit_code=EXIT_USER, reason=reason, pod=name)
+                code = obstacle.exit_code
+                return JobEnd(end=End.FAILED, over=False, exit_code=code, reason=reason, pod=name)
             return None
         if wait.what == Stage.PLACE and waited > 60 * self._resources.queue_minutes:
             return _no_place(f"pod {name}: {obstacle.text}", waited)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from compose_rl.errors import EXIT_TRANSIENT, EXIT_USER
 from compose_rl.launch.kubernetes import podview
 from compose_rl.launch.kubernetes.refusals import one_line
 
@@ -36,6 +37,8 @@ class Obstacle:
     """Not empty: it will not pass by itself."""
     grace_seconds: float = 0
     """How long to see whether it does nevertheless."""
+    exit_code: int = 0
+    """With which to end then."""
 
     @property
     def ordinary(self) -> bool:
@@ -48,26 +51,25 @@ class _Hurdle(NamedTuple):
     """Pattern of the messages with which it will not pass."""
     remedy: str
     grace_seconds: float = 0
+    exit_code: int = EXIT_USER
 
 
-_MISSING_IMAGE = _Hurdle(
-    r"(?i)not found|unauthorized|denied|forbidden|manifest unknown|no match|not present|invalid",
-    "check the image's name, and image_pull_secrets where the registry asks who is there",
-    grace_seconds=20,
+_IMAGE = "check the image's name, and image_pull_secrets where the registry asks who is there"
+_CONFIG = "create what is missing in the job's namespace, or mend resources (secrets, run_as_user)"
+_PULL = (
+    _Hurdle(r"(?i)not found|unauthorized|denied|forbidden|manifest unknown|no match", _IMAGE, 20),
+    _Hurdle("", _IMAGE, 90, EXIT_TRANSIENT),  # the registry may come back
 )
-_HURDLES = {
-    "InvalidImageName": _Hurdle(r"", "mend the image's name"),
-    "ErrImageNeverPull": _Hurdle(r"", "load the image onto the nodes, or change image_pull_policy"),
-    "ErrImagePull": _MISSING_IMAGE,
-    "ImagePullBackOff": _MISSING_IMAGE,
-    "CreateContainerConfigError": _Hurdle(
-        r"not found|couldn't find key|non-root",
-        "create what is missing in the job's namespace, or mend resources (secrets, run_as_user)",
-    ),
-    "CreateContainerError": _Hurdle(r"no such file|not found|no command", "check the image"),
-    "RunContainerError": _Hurdle(r"no such file|not found", "check the image"),
+_HURDLES: dict[str, tuple[_Hurdle, ...]] = {
+    "InvalidImageName": (_Hurdle("", "mend the image's name"),),
+    "ErrImageNeverPull": (_Hurdle("", "load the image onto the nodes, or change image_pull_policy"),),
+    "ErrImagePull": _PULL,
+    "ImagePullBackOff": _PULL,
+    "CreateContainerConfigError": (_Hurdle("not found|couldn't find key|non-root", _CONFIG),),
+    "CreateContainerError": (_Hurdle("no such file|not found|no command", "check the image"),),
 }
-"""Why a container waits -> when it waits in vain, and the remedy."""
+"""Why a container waits -> when it waits in vain: the first whose pattern is in the message."""
+_PULL_AGAIN = re.compile(r"^Back-off pulling image .*?(?:: ErrImagePull: (?P<why>.*))?$")
 _PLACED = "on its node"
 _ORDINARY = {
     "": _PLACED,
@@ -100,11 +102,14 @@ def _container(waiting: Object | None) -> Obstacle | None:
     reason, message = waiting.get("reason", ""), one_line(waiting.get("message", ""))
     if reason in _ORDINARY:
         return Obstacle(Stage.START, _ORDINARY[reason])
+    again = _PULL_AGAIN.match(message)
+    if again is not None and again["why"]:  # the same trouble as before, and the same line
+        reason, message = "ErrImagePull", again["why"]
     text = f"{reason}: {message}".rstrip(": ")
-    hurdle = _HURDLES.get(reason)
-    if hurdle is None or re.search(hurdle.in_vain, message) is None:
-        return Obstacle(Stage.START, text)
-    return Obstacle(Stage.START, text, hurdle.remedy, hurdle.grace_seconds)
+    for hurdle in _HURDLES.get(reason, ()):
+        if re.search(hurdle.in_vain, message):
+            return Obstacle(Stage.START, text, hurdle.remedy, hurdle.grace_seconds, hurdle.exit_code)
+    return Obstacle(Stage.START, text)
 
 
 def pods_line(obstacles: Iterable[Obstacle]) -> str:
@@ -114,7 +119,8 @@ def pods_line(obstacles: Iterable[Obstacle]) -> str:
         these = [each for each in every if each.stage is stage]
         if these:
             text, _ = Counter(each.text for each in these).most_common(1)[0]
-            return f"{len(these)} of {len(every)} pods {stage}" + (f": {text}" if text else "")
+            number = "1 pod" if len(every) == 1 else f"{len(these)} of {len(every)} pods"
+            return f"{number} {stage}" + (f": {text}" if text else "")
     return ""
 
 
