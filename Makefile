@@ -6,12 +6,15 @@ DEMO := .demo
 # Tests that need kfp run in the control environment, all others in the training environment.
 CONTROL_TESTS := tests/pipelines tests/components
 PYTEST := -m pytest --timeout=600 --durations=10
+IMAGES ?= control train rollout
+IMAGE_OPTIONS = $(REGISTRY:%=--registry=%) $(TAG:%=--tag=%) $(ENGINE:%=--engine=%) $(OPTION:%=--option=%) \
+	$(foreach name,$(IMAGES),$(BASE_$(name):%=--base=$(name)=%))
 # Where uv lies if we had to install it.
 export PATH := $(PATH):$(CURDIR)/.venvs/uv/bin
 LOCK := pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 
-.PHONY: help environments environments-test demo test cluster-test cluster-test-api lint types compile lock bench ci clean
+.PHONY: help environments environments-test demo test cluster-test cluster-test-api lint types compile lock images images-push bench ci clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -56,6 +59,12 @@ lock:  ## recompile the locks from requirements.in
 	@for folder in images/control images/train images/rollout benchmarks/trl; do \
 		uv $(LOCK) -o $$folder/requirements.txt $$folder/requirements.in || exit; done
 	@uv $(LOCK) -c images/train/requirements.txt -o tests/requirements.txt tests/requirements.in
+
+images:  ## build images: IMAGES="control train" REGISTRY=... TAG=... ENGINE=docker|buildah BASE_train=... OPTION=...
+	@$(PYTHON) tools/images.py build $(IMAGES) $(IMAGE_OPTIONS)
+
+images-push:  ## push them and print their digests; the same variables
+	@$(PYTHON) tools/images.py push $(IMAGES) $(IMAGE_OPTIONS)
 
 bench: environments  ## a DPO step beside TRL's
 	@benchmarks/run.sh
