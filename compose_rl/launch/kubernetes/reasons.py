@@ -100,6 +100,9 @@ _EXIT_CODES = {
     143: _Row(EXIT_TRANSIENT, "exit code 143 (SIGTERM: it was told to stop): {message}", victim=True),
 }
 
+_WHEN_ASKED = {EXIT_TRANSIENT, 137, 143}
+"""How a trainer ends that is told to."""
+
 _LOG_LINES = (
     (
         re.compile(r"Watchdog caught collective operation timeout|collective operation timeout", re.I),
@@ -244,7 +247,7 @@ def _ended(pod: Object, container: str) -> Cause | None:
         exit_code=row.exit_code,
         reason=text.rstrip(": ") or f"exit code {code}",
         outside=outside is not None,
-        victim=row.victim or (outside is None and _asked_to_end(pod) < at),
+        victim=row.victim or (outside is None and _was_asked(pod, code, at)),
         at=at,
     )
 
@@ -260,6 +263,12 @@ def _deleted(pod: Object) -> Cause | None:
         victim=True,
         at=_asked_to_end(pod),
     )
+
+
+def _was_asked(pod: Object, code: int, at: float) -> bool:
+    """Whether it ended since it was told to. Times are whole seconds: a tie goes by how it ended."""
+    asked = _asked_to_end(pod)
+    return asked < at or (asked == at and code in _WHEN_ASKED)
 
 
 def _asked_to_end(pod: Object) -> float:
