@@ -1,12 +1,14 @@
 """Build or push the images of the environments: ``tools/images.py build|push control train rollout``.
 
-An image is called ``<registry>/<environment>:<tag>``, as the compiled pipelines call it. Settings of the builder's
-package index (the files that pip and uv read on this machine) go into the build as secrets, which no layer keeps.
+An image is called ``<registry>/<environment>:<tag>``, as the compiled pipelines call it. Settings of the
+builder's package index (the files that pip and uv read on this machine) go into the build as secrets, which
+no layer keeps.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +31,8 @@ SECRETS = {
     "uv": ("UV_CONFIG_FILE", "~/.config/uv/uv.toml", "/etc/uv/uv.toml"),
 }
 """Where each tool's settings are: a variable that names the file, then places."""
+SOURCES = ("compose_rl", "components", "pipelines", "images", "pyproject.toml")
+"""What goes into an image."""
 
 
 def main() -> None:
@@ -57,7 +61,7 @@ def parse() -> argparse.Namespace:
         "--option",
         action="append",
         default=[],
-        help="passed on to the engine's build: --option=--network=host",
+        help="of the engine's build: --option=--network=host",
     )
     options = parser.parse_args()
     options.bases = dict(BASES)
@@ -96,8 +100,10 @@ def push(engine: str, name: str, image: str) -> None:
     repository = image.rpartition(":")[0]
     if engine == "docker":
         run([engine, "push", "--quiet", image])
-        digests = output([engine, "image", "inspect", "--format", '{{join .RepoDigests " "}}', image]).split()
-        digest = next(found.partition("@")[2] for found in digests if found.startswith(f"{repository}@"))
+        found = output([engine, "image", "inspect", "--format", "{{json .RepoDigests}}", image])
+        digest = next(
+            at for place, _, at in (item.partition("@") for item in json.loads(found)) if place == repository
+        )
     else:
         with tempfile.NamedTemporaryFile() as file:
             run([engine, "push", "--quiet", "--digestfile", file.name, image])
@@ -119,9 +125,7 @@ def version() -> str:
 
 def commit() -> str:
     """Of the checkout; ``-dirty`` behind it where what goes into the image was changed since."""
-    changed = output(
-        ["git", "status", "--porcelain", "--", "compose_rl", "components", "pipelines", "images"]
-    )
+    changed = output(["git", "status", "--porcelain", "--", *SOURCES])
     return output(["git", "rev-parse", "HEAD"]) + ("-dirty" if changed else "")
 
 

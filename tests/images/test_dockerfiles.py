@@ -88,6 +88,10 @@ def test_what_is_written_goes_below_tmp(name: str) -> None:
     assert variables()[name].startswith("/tmp")
 
 
+def test_a_user_without_a_name_has_one_for_libraries_that_ask() -> None:
+    assert variables()["USER"]
+
+
 def test_settings_of_a_package_index_are_secrets_of_the_build() -> None:
     for word, rest in instructions():
         if word == "RUN" and ("pip install" in rest or "pip sync" in rest):
