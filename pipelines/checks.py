@@ -25,12 +25,17 @@ from compose_rl.stages.spec import load
 
 __all__ = ["Step", "check", "steps"]
 
+COMMAND = ["compose-rl", "component"]
+"""How the container of a stage begins."""
+
 
 @dataclass(frozen=True)
 class Step:
     """A step as the compiled pipeline has it."""
 
     name: str
+    task: str
+    """What KFP calls it."""
     stage: str
     parameters: Mapping[str, Any]
     """Of its component, with the run's values filled in."""
@@ -48,23 +53,43 @@ class Step:
 def steps(spec: PipelineSpec, values: Mapping[str, Any]) -> Iterator[Step]:
     """The steps of a compiled pipeline, for a run with these parameters."""
     document = MessageToDict(spec)
-    for task in document["root"]["dag"]["tasks"].values():
-        label = document["components"][task["componentRef"]["name"]]["executorLabel"]
-        container = document["deploymentSpec"]["executors"][label]["container"]
-        parser = argparse.ArgumentParser()
-        component.add(parser)
-        command = parser.parse_args([*container["command"][2:], *container["args"]])
-        inputs = task["inputs"]["parameters"]
-        sources = {
-            name: source["componentInputParameter"]
-            for name, source in inputs.items()
-            if "componentInputParameter" in source
+    yield from _steps(document, document["root"], {name: (value, name) for name, value in values.items()})
+
+
+def _steps(document: Any, place: Any, bound: Mapping[str, tuple[Any, str | None]]) -> Iterator[Step]:
+    """Those of a part of the pipeline.
+
+    Args:
+        bound: its inputs: each with its value, and the pipeline's parameter that it comes from.
+    """
+    for name, task in place["dag"]["tasks"].items():
+        component = document["components"][task["componentRef"]["name"]]
+        inputs = {
+            key: _bound(source, bound)
+            for key, source in task.get("inputs", {}).get("parameters", {}).items()
+            if "taskFinalStatus" not in source
         }
-        parameters = {
-            name: values[sources[name]] if name in sources else source["runtimeValue"]["constant"]
-            for name, source in inputs.items()
-        }
-        yield Step(parameters["step"], command.name, parameters, sources, command.setting, command.needs)
+        if "dag" in component:
+            yield from _steps(document, component, inputs)
+        else:
+            container = document["deploymentSpec"]["executors"][component["executorLabel"]]["container"]
+            if container["command"][:2] == COMMAND:
+                yield _step(name, container, inputs)
+
+
+def _bound(source: Any, bound: Mapping[str, tuple[Any, str | None]]) -> tuple[Any, str | None]:
+    if "componentInputParameter" in source:
+        return bound[source["componentInputParameter"]]
+    return source["runtimeValue"]["constant"], None
+
+
+def _step(task: str, container: Any, inputs: Mapping[str, tuple[Any, str | None]]) -> Step:
+    parser = argparse.ArgumentParser()
+    component.add(parser)
+    command = parser.parse_args([*container["command"][len(COMMAND) :], *container["args"]])
+    parameters = {name: value for name, (value, _) in inputs.items()}
+    sources = {name: source for name, (_, source) in inputs.items() if source is not None}
+    return Step(parameters["step"], task, command.name, parameters, sources, command.setting, command.needs)
 
 
 def check(spec: PipelineSpec, values: Mapping[str, Any], given: Collection[str]) -> None:

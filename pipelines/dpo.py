@@ -50,54 +50,55 @@ def dpo(
             the fields of compose_rl.config.resources.
         config: YAML document with a section per step, over the stage's recipe and the parameters above.
     """
-    step = Wiring(storage=storage, config=config, nodes=nodes, gpus=gpus, resources=resources)
+    with Wiring(storage=storage, config=config, nodes=nodes, gpus=gpus, resources=resources) as step:
+        # What the outside world holds, pinned.
+        base = step("resolve_model", resolve, kind="model", uri=base_model)
+        raw_preferences = step("resolve_preferences", resolve, kind="dataset", uri=preferences)
+        raw_validation = step("resolve_validation", resolve, kind="dataset", uri=validation)
+        raw_instructions = step("resolve_instructions", resolve, kind="dataset", uri=instructions)
+        raw_prompts = step("resolve_prompts", resolve, kind="dataset", uri=prompts)
 
-    # What the outside world holds, pinned.
-    base = step("resolve_model", resolve, kind="model", uri=base_model)
-    raw_preferences = step("resolve_preferences", resolve, kind="dataset", uri=preferences)
-    raw_validation = step("resolve_validation", resolve, kind="dataset", uri=validation)
-    raw_instructions = step("resolve_instructions", resolve, kind="dataset", uri=instructions)
-    raw_prompts = step("resolve_prompts", resolve, kind="dataset", uri=prompts)
+        def tokenized(name: str, dataset_type: str, **sources: Any) -> Any:
+            return step(
+                name, tokenize, dataset_type=dataset_type, max_length=max_length, tokenizer=base, **sources
+            )
 
-    def tokenized(name: str, dataset_type: str, **sources: Any) -> Any:
-        return step(
-            name, tokenize, dataset_type=dataset_type, max_length=max_length, tokenizer=base, **sources
+        pairs = tokenized(
+            "tokenize_preferences", "preference", source=raw_preferences, validation=raw_validation
         )
+        demonstrations = tokenized("tokenize_instructions", "instruction", source=raw_instructions)
+        questions = tokenized("tokenize_prompts", "single_prompt", source=raw_prompts)
 
-    pairs = tokenized("tokenize_preferences", "preference", source=raw_preferences, validation=raw_validation)
-    demonstrations = tokenized("tokenize_instructions", "instruction", source=raw_instructions)
-    questions = tokenized("tokenize_prompts", "single_prompt", source=raw_prompts)
+        # Where the policy starts: the fine-tuned model, or the base model where there are no instructions.
+        tuned = step("sft", sft, model=base, data=demonstrations)
+        start = step("export_sft", export, checkpoint=tuned, otherwise=base)
 
-    # Where the policy starts: the fine-tuned model, or the base model where there are no instructions.
-    tuned = step("sft", sft, model=base, data=demonstrations)
-    start = step("export_sft", export, checkpoint=tuned, otherwise=base)
+        # The judge.
+        scorer = step("reward_model", reward_model, model=start, data=pairs)
+        judge = step("export_reward_model", export, checkpoint=scorer)
 
-    # The judge.
-    scorer = step("reward_model", reward_model, model=start, data=pairs)
-    judge = step("export_reward_model", export, checkpoint=scorer)
+        # The policy.
+        reference = step("reference_logprobs", reference_logprobs, model=start, data=pairs)
+        aligned = step(
+            "offline_rl",
+            offline_rl,
+            loss_type=loss_type,
+            beta=beta,
+            model=start,
+            data=pairs,
+            reference=reference,
+        )
+        policy = step("export_policy", export, checkpoint=aligned)
 
-    # The policy.
-    reference = step("reference_logprobs", reference_logprobs, model=start, data=pairs)
-    aligned = step(
-        "offline_rl",
-        offline_rl,
-        loss_type=loss_type,
-        beta=beta,
-        model=start,
-        data=pairs,
-        reference=reference,
-    )
-    policy = step("export_policy", export, checkpoint=aligned)
-
-    step(
-        "evaluate",
-        evaluate,
-        policy=policy,
-        baseline=start,
-        preferences=pairs,
-        prompts=questions,
-        reward_model=judge,
-    )
+        step(
+            "evaluate",
+            evaluate,
+            policy=policy,
+            baseline=start,
+            preferences=pairs,
+            prompts=questions,
+            reward_model=judge,
+        )
 
 
 if __name__ == "__main__":

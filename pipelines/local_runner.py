@@ -8,6 +8,7 @@ kfp that works otherwise is noticed.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -28,11 +29,13 @@ from kfp.local import graph_utils, subprocess_task_handler
 from kfp.local.status import Status
 from kfp.local.task_handler_interface import ITaskHandler
 
-from compose_rl.commands.component import ABSENT, ExecutorInput
+from compose_rl.commands.component import ABSENT
+from compose_rl.commands.executor import ExecutorInput
 from compose_rl.launch.environments import interpreter
 from compose_rl.stages.lifeline import die_with_parent_hook
 from compose_rl.stages.spec import NAMES
 from compose_rl.store.manifest import Manifest
+from pipelines.checks import COMMAND
 
 __all__ = ["Run", "StepFailed", "StepRun", "environment_of", "ordered", "run"]
 
@@ -123,7 +126,8 @@ def ordered(tasks: Mapping[str, Any]) -> list[str]:
 def _rank(component: str) -> int:
     """Place of the component's stage in a pipeline; ``comp-tokenize-2`` is the second use of ``tokenize``."""
     stage = re.sub(r"-\d+$", "", component.removeprefix("comp-")).replace("-", "_")
-    return NAMES.index(stage)
+    # All steps are one part of the pipeline beside its report, and no stage.
+    return NAMES.index(stage) if stage in NAMES else len(NAMES)
 
 
 @contextlib.contextmanager
@@ -155,9 +159,16 @@ class EnvironmentTaskHandler(ITaskHandler):
         self.name: str = self.given.parameters["step"]
 
     def run(self) -> Status:
-        """Run the command; Status.FAILURE where it fails, with the reason in the record."""
+        """Run the command; Status.FAILURE where it fails, with the reason in the record.
+
+        After a failure no other stage starts; the report of the run does.
+        """
+        if self.command[:2] != COMMAND:
+            return self._run_quietly()
+        if self.record.failure is not None:
+            return Status.FAILURE
         started = time.monotonic()
-        code, last = self._stream()
+        code, last = self._stream(self.record.out)
         if code:
             self.record.failure = StepFailed(self.name, code if code > 0 else 1, last)
             return Status.FAILURE
@@ -165,10 +176,17 @@ class EnvironmentTaskHandler(ITaskHandler):
         self.record.steps.append(StepRun(self.name, seconds, self._state(), self._manifest()))
         return Status.SUCCESS
 
-    def _stream(self) -> tuple[int, str]:
+    def _run_quietly(self) -> Status:
+        """The report of the run, which says what :mod:`pipelines.summary` shows here; its failure is told."""
+        code, last = self._stream(io.StringIO())
+        if code and self.record.failure is None:
+            self.record.failure = StepFailed(self.name, code if code > 0 else 1, last)
+        return Status.FAILURE if code else Status.SUCCESS
+
+    def _stream(self, out: TextIO) -> tuple[int, str]:
         """Run, print each line behind the step's name; the exit code and the line that says why."""
         folder = Path(interpreter(self.environment)).parent
-        # What the image sets: see images/*/Dockerfile.
+        # What the image sets: see images/Dockerfile.
         variables = {
             **os.environ,
             **self.variables,
@@ -188,8 +206,8 @@ class EnvironmentTaskHandler(ITaskHandler):
         last = ""
         assert process.stdout is not None
         for line in process.stdout:
-            self.record.out.write(f"{self.name} | {line}")
-            self.record.out.flush()
+            out.write(f"{self.name} | {line}")
+            out.flush()
             last = line.strip() or last
         code = process.wait()
         return code, last.removeprefix("error: ")

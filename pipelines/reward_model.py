@@ -38,22 +38,21 @@ def reward_model_pipeline(
             the fields of compose_rl.config.resources.
         config: YAML document with a section per step, over the stage's recipe and the parameters above.
     """
-    step = Wiring(storage=storage, config=config, nodes=nodes, gpus=gpus, resources=resources)
-
-    base = step("resolve_model", resolve, kind="model", uri=base_model)
-    raw = step("resolve_preferences", resolve, kind="dataset", uri=preferences)
-    raw_validation = step("resolve_validation", resolve, kind="dataset", uri=validation)
-    data = step(
-        "tokenize_preferences",
-        tokenize,
-        dataset_type=dataset_type,
-        max_length=max_length,
-        source=raw,
-        validation=raw_validation,
-        tokenizer=base,
-    )
-    scorer = step("reward_model", reward_model, model=base, data=data)
-    step("export_reward_model", export, checkpoint=scorer)
+    with Wiring(storage=storage, config=config, nodes=nodes, gpus=gpus, resources=resources) as step:
+        base = step("resolve_model", resolve, kind="model", uri=base_model)
+        raw = step("resolve_preferences", resolve, kind="dataset", uri=preferences)
+        raw_validation = step("resolve_validation", resolve, kind="dataset", uri=validation)
+        data = step(
+            "tokenize_preferences",
+            tokenize,
+            dataset_type=dataset_type,
+            max_length=max_length,
+            source=raw,
+            validation=raw_validation,
+            tokenizer=base,
+        )
+        scorer = step("reward_model", reward_model, model=base, data=data)
+        step("export_reward_model", export, checkpoint=scorer)
 
 
 if __name__ == "__main__":

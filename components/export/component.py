@@ -11,6 +11,7 @@ def export(
     storage: str,
     config: str,
     step: str,
+    run: str,
     checkpoint: dsl.Input[dsl.Artifact],
     manifest: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
@@ -22,6 +23,7 @@ def export(
         storage: folder or s3:// prefix for results, the same for every step of a run.
         config: YAML document with a section per step.
         step: name of this step, whose section of ``config`` counts.
+        run: id of the run, under which the step's record is kept.
         checkpoint: of a training stage.
         manifest: the model.
         metrics: size.

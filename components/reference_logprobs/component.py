@@ -11,6 +11,7 @@ def reference_logprobs(
     storage: str,
     config: str,
     step: str,
+    run: str,
     nodes: int,
     gpus: int,
     resources: str,
@@ -25,6 +26,7 @@ def reference_logprobs(
         storage: folder or s3:// prefix for results, the same for every step of a run.
         config: YAML document with a section per step.
         step: name of this step, whose section of ``config`` counts.
+        run: id of the run, under which the step's record is kept.
         nodes: nodes of the job; 0: as ``resources`` says, else one.
         gpus: GPUs of each node; 0: as ``resources`` says, else none.
         resources: YAML document with a section ``default`` and one per step: what a job asks of its place.

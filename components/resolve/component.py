@@ -11,6 +11,7 @@ def resolve(
     storage: str,
     config: str,
     step: str,
+    run: str,
     kind: str,
     uri: str,
     manifest: dsl.Output[dsl.Artifact],
@@ -22,6 +23,7 @@ def resolve(
         storage: folder or s3:// prefix for results, the same for every step of a run.
         config: YAML document with a section per step.
         step: name of this step, whose section of ``config`` counts.
+        run: id of the run, under which the step's record is kept.
         kind: ``model`` or ``dataset``.
         uri: a file, a folder, an s3:// URI or an id on the Hugging Face hub; empty: the step is absent.
         manifest: what it is pinned to.

@@ -11,6 +11,7 @@ def tokenize(
     storage: str,
     config: str,
     step: str,
+    run: str,
     dataset_type: str,
     max_length: int,
     source: dsl.Input[dsl.Artifact],
@@ -26,6 +27,7 @@ def tokenize(
         storage: folder or s3:// prefix for results, the same for every step of a run.
         config: YAML document with a section per step.
         step: name of this step, whose section of ``config`` counts.
+        run: id of the run, under which the step's record is kept.
         dataset_type: what the rows are, for instance ``preference``.
         max_length: tokens of a sample; 0: the stage's default.
         source: the pinned dataset.

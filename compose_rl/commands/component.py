@@ -8,72 +8,31 @@ the steps that need it, down to a step that has something else to hand on (input
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from compose_rl.commands.executor import Artifact, ExecutorInput, write_output
 
 if TYPE_CHECKING:
+    from compose_rl.config.resources import Resources
+    from compose_rl.stages.spec import StageSpec
     from compose_rl.store.manifest import Manifest
 
-__all__ = ["Artifact", "ExecutorInput", "add", "publish", "run"]
+__all__ = ["add", "publish", "retried", "run"]
 
-MOUNTS = {"gs://": "/gcs/", "minio://": "/minio/", "s3://": "/s3/"}
-"""Where KFP's launcher has the artifacts of an object store; local runs give plain paths."""
 REPORTS = {"system.HTML": "report.html", "system.Markdown": "report.md"}
 """The file of a stage's output ``report`` that KFP's user interface shows, by type of artifact."""
 ABSENT = "null"
 """What stands in the manifest file of an absent step."""
 OTHERWISE = "otherwise"
 """The input that is handed on when the step itself is absent."""
+WAITS = (15.0, 60.0)
+"""Seconds before each further try of a step on a cluster that the outside world made fail. KFP's own retries
+count every failure alike, and would repeat bad input as well."""
 
-
-@dataclass(frozen=True)
-class Artifact:
-    """One artifact of KFP's executor input."""
-
-    name: str
-    uri: str
-    type: str
-
-    @property
-    def path(self) -> Path:
-        """Where it lies in this container."""
-        for scheme, mount in MOUNTS.items():
-            if self.uri.startswith(scheme):
-                return Path(mount + self.uri.removeprefix(scheme))
-        return Path(self.uri)
-
-
-@dataclass(frozen=True)
-class ExecutorInput:
-    """What KFP puts in place of ``{{$}}``."""
-
-    parameters: Mapping[str, Any]
-    inputs: Mapping[str, Artifact]
-    outputs: Mapping[str, Artifact]
-    output_file: Path
-
-    @classmethod
-    def parse(cls, text: str) -> ExecutorInput:
-        document = json.loads(text)
-        inputs = document.get("inputs", {})
-        return cls(
-            parameters=inputs.get("parameterValues", {}),
-            inputs=_artifacts(inputs.get("artifacts", {})),
-            outputs=_artifacts(document["outputs"].get("artifacts", {})),
-            output_file=Path(document["outputs"]["outputFile"]),
-        )
-
-
-def _artifacts(document: Mapping[str, Any]) -> dict[str, Artifact]:
-    found: dict[str, Artifact] = {}
-    for name, group in document.items():
-        first = group["artifacts"][0]
-        kind = first.get("type", {}).get("schemaTitle", "")
-        found[name] = Artifact(name=first.get("name", name), uri=first["uri"], type=kind)
-    return found
+Result = TypeVar("Result")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -93,41 +52,72 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    from compose_rl.config.resources import Resources
-    from compose_rl.config.steps import step_document, step_resources
+    from compose_rl.launch.kubernetes.identity import in_pipeline
+
+    given = ExecutorInput.parse(arguments.executor_input)
+    retried(lambda: _run(arguments, given), WAITS if in_pipeline() else ())
+
+
+def retried(action: Callable[[], Result], waits: tuple[float, ...]) -> Result:
+    """``action``'s result, with a further try after each of ``waits`` (seconds) if the outside world failed.
+
+    Raises:
+        TransientError: it failed the last time too.
+    """
+    from compose_rl.errors import TransientError
+
+    for wait in waits:
+        try:
+            return action()
+        except TransientError as error:
+            print(f"failed: {error}; trying again in {wait:g} s", file=sys.stderr, flush=True)
+            time.sleep(wait)
+    return action()
+
+
+def _run(arguments: argparse.Namespace, given: ExecutorInput) -> None:
+    from compose_rl.config.steps import step_document
     from compose_rl.launch import run_stage
     from compose_rl.stages.spec import load
+    from compose_rl.store import open_store
+    from compose_rl.store.runs import Recorder
 
     spec = load(arguments.name)
-    given = ExecutorInput.parse(arguments.executor_input)
     inputs = {name: _read(artifact) for name, artifact in given.inputs.items()}
     otherwise = inputs.pop(OTHERWISE, None)
     missing = [name for name, slot in spec.inputs.items() if not slot.optional and inputs.get(name) is None]
     if arguments.needs and not given.parameters[arguments.needs]:
         missing.append(arguments.needs)
+    storage, step = given.parameters["storage"], given.parameters["step"]
+    recorder = Recorder(open_store(storage), given.parameters["run"], step=step, stage=spec.name)
     if missing:
-        print(f"absent: no {' and no '.join(missing)}")
+        message = f"no {' and no '.join(missing)}"
+        print(f"absent: {message}")
         publish(given, otherwise, state="absent")
+        recorder.end("absent", manifest=otherwise.uri if otherwise else None, message=message)
         return
-    document = step_document(given.parameters, arguments.setting)
     present = {name: manifest for name, manifest in inputs.items() if manifest is not None}
-    resources = (
-        step_resources(given.parameters, distributed=spec.distributed)
-        if spec.accelerated
-        else Resources(backend="process")  # this is the pod of the stage itself
-    )
-    outcome = run_stage(
-        spec,
-        document,
-        present,
-        given.parameters["storage"],
-        resources=resources,
-        image=arguments.image,
-        step=given.parameters["step"],
-    )
-    state = "checked" if spec.always else "reused" if outcome.cached else "made"
-    print(f"{state} {outcome.manifest.uri}")
-    publish(given, outcome.manifest, state)
+    document = step_document(given.parameters, arguments.setting)
+    resources = _resources(spec, given.parameters)
+    asked = resources.model_dump(mode="json", exclude_defaults=True)
+    uris = {name: manifest.uri for name, manifest in present.items()}
+    with recorder.running(config=document, inputs=uris, resources=asked):
+        outcome = run_stage(
+            spec, document, present, storage, resources=resources, image=arguments.image, step=step
+        )
+        state = "checked" if spec.always else "reused" if outcome.cached else "made"
+        print(f"{state} {outcome.manifest.uri}")
+        publish(given, outcome.manifest, state)
+        recorder.end(state, manifest=outcome.manifest.uri)
+
+
+def _resources(spec: StageSpec, parameters: Mapping[str, Any]) -> Resources:
+    from compose_rl.config.resources import Resources
+    from compose_rl.config.steps import step_resources
+
+    if spec.accelerated:
+        return step_resources(parameters, distributed=spec.distributed)
+    return Resources()  # this is the stage's own pod
 
 
 def _read(artifact: Artifact) -> Manifest | None:
@@ -151,16 +141,10 @@ def publish(given: ExecutorInput, manifest: Manifest | None, state: str) -> None
     if manifest is not None:
         metadata["manifest"] |= {"stage": manifest.stage, "key": manifest.key, "uri": manifest.uri}
         metadata["metrics"] = manifest.metrics
-    written: dict[str, Any] = {}
     for name, artifact in given.outputs.items():
         if name in contents:
-            artifact.path.parent.mkdir(parents=True, exist_ok=True)
-            artifact.path.write_text(contents[name], encoding="utf-8")
-        entry = {"name": artifact.name, "uri": artifact.uri, "metadata": metadata.get(name, {})}
-        written[name] = {"artifacts": [entry]}
-    given.output_file.parent.mkdir(parents=True, exist_ok=True)
-    # KFP's parser takes no NaN; a manifest has none, and this would refuse one.
-    given.output_file.write_text(json.dumps({"artifacts": written}, allow_nan=False), encoding="utf-8")
+            artifact.write(contents[name])
+    write_output(given, metadata)
 
 
 def _report(manifest: Manifest, artifact: Artifact | None) -> str:

@@ -49,7 +49,7 @@ LIGHT = BOTTOM | {"stages", "stages.spec", "launch", "commands", "cli"}
 LIBRARIES = {
     "core": {"torch"},
     "components": {"kfp"},
-    "pipelines": {"kfp", "google", "yaml", "rich"},
+    "pipelines": {"kfp", "kfp_server_api", "urllib3", "google", "yaml", "rich"},
 }
 """Layer -> the only libraries beside the standard one that it may import (``google`` is kfp's protobuf)."""
 ATTENTION = {"compose_rl.core.attention", "compose_rl.core.flex", "compose_rl.core.segments"}

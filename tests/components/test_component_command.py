@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 
 from compose_rl.cli import main
-from compose_rl.commands.component import Artifact, ExecutorInput, publish
+from compose_rl.commands.component import publish, retried
+from compose_rl.commands.executor import Artifact, ExecutorInput
+from compose_rl.errors import TransientError, UserError
+from compose_rl.store import open_store
 from compose_rl.store.manifest import Manifest
+from compose_rl.store.runs import StepRecord, read_record
 
 
 def executor_input(folder: Path, inputs: dict[str, str], parameters: dict[str, Any]) -> str:
     """What KFP's local runner gives: paths as URIs."""
+    parameters = {"run": "run-1", **parameters}
     outputs = {
         name: {
             "artifacts": [{"name": name, "uri": str(folder / "out" / name), "type": {"schemaTitle": title}}]
@@ -131,3 +136,68 @@ def test_metrics_and_report_are_published(tmp_path: Path) -> None:
 )
 def test_artifacts_lie_where_kfp_mounts_them(uri: str, path: str) -> None:
     assert Artifact(name="a", uri=uri, type="").path == Path(path)
+
+
+def record(folder: Path, step: str) -> StepRecord:
+    return read_record(open_store(str(folder)), "run-1", step)
+
+
+def test_a_step_leaves_its_record_in_the_storage(tmp_path: Path) -> None:
+    parameters = {"storage": str(tmp_path), "config": "", "step": "r", "kind": "dataset", "uri": "/nowhere"}
+    settings = ["--setting", "kind=kind", "--setting", "uri=uri"]
+    assert run("resolve", "--executor-input", executor_input(tmp_path, {}, parameters), *settings) == 2
+    found = record(tmp_path, "r")
+    assert (found.stage, found.state, found.manifest) == ("resolve", "failed", None)
+    assert "nowhere" in found.message
+    assert found.config == {"kind": "dataset", "uri": "/nowhere"}
+
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n')
+    parameters["uri"] = str(tmp_path / "rows.jsonl")
+    assert run("resolve", "--executor-input", executor_input(tmp_path, {}, parameters), *settings) == 0
+    found = record(tmp_path, "r")
+    assert (found.state, found.message) == ("checked", "")
+    assert found.manifest == Manifest.from_json((tmp_path / "out/manifest").read_text(), "").uri
+
+
+def test_an_absent_step_has_a_record_that_says_why(tmp_path: Path) -> None:
+    inputs = {"checkpoint": "null", "otherwise": manifest().to_json()}
+    given = executor_input(tmp_path, inputs, {"storage": str(tmp_path), "config": "", "step": "export"})
+    assert run("export", "--executor-input", given) == 0
+    found = record(tmp_path, "export")
+    assert (found.state, found.message, found.manifest) == ("absent", "no checkpoint", manifest().uri)
+
+
+def test_what_may_pass_is_tried_again_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    outcomes = iter([TransientError("no network"), TransientError("still none"), None])
+
+    def action() -> str:
+        error = next(outcomes)
+        if error is not None:
+            raise error
+        return "done"
+
+    assert retried(action, (0.0, 0.0)) == "done"
+    assert capsys.readouterr().err.splitlines() == [
+        "failed: no network; trying again in 0 s",
+        "failed: still none; trying again in 0 s",
+    ]
+
+
+def test_what_does_not_pass_ends_as_transient() -> None:
+    def action() -> None:
+        raise TransientError("no network")
+
+    with pytest.raises(TransientError, match="no network"):
+        retried(action, (0.0,))
+
+
+def test_bad_input_is_not_tried_again() -> None:
+    tries: list[int] = []
+
+    def action() -> None:
+        tries.append(1)
+        raise UserError("bad")
+
+    with pytest.raises(UserError):
+        retried(action, (0.0, 0.0))
+    assert len(tries) == 1

@@ -26,10 +26,10 @@ DPO = Path(__file__).parents[2] / "pipelines/dpo.py"
 @dsl.pipeline(name="two-steps")
 def two_steps(storage: str, given: str, missing: str):
     """The second step has no checkpoint, and so hands on what the first one found."""
-    step = Wiring(storage=storage, config="resolve_given: {revision: null}")
-    data = step("resolve_given", resolve, kind="dataset", uri=given)
-    absent = step("resolve_missing", resolve, kind="dataset", uri=missing)
-    step("export", export, checkpoint=absent, otherwise=data)
+    with Wiring(storage=storage, config="resolve_given: {revision: null}") as step:
+        data = step("resolve_given", resolve, kind="dataset", uri=given)
+        absent = step("resolve_missing", resolve, kind="dataset", uri=missing)
+        step("export", export, checkpoint=absent, otherwise=data)
 
 
 @pytest.fixture
