@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from compose_rl.errors import EXIT_TRANSIENT
 from compose_rl.launch.backend import Ended, JobRequest
+from compose_rl.launch.kubernetes.capacity import check
 from compose_rl.launch.kubernetes.follow import End, follow
 from compose_rl.launch.kubernetes.hold import Hold, Place
 from compose_rl.launch.kubernetes.holders import given_up, tries
@@ -47,16 +48,15 @@ class ClusterBackend:
         hold = Hold(self._place, request, say)
         leases = Leases(request.store, request.key)
         minutes = request.resources.lease_minutes
-        with (
-            signals_raised() as signals,
-            kept(leases, self._place.identity.holder, lease_minutes=minutes, say=say),
-        ):
-            try:
-                return self._run(hold, request, say)
-            except BaseException as error:
-                signals.end()  # another one must not interrupt the one call that there may be time for
-                hold.leave(_why(error))
-                raise
+        with signals_raised() as signals:
+            check(self._place.api, request)
+            with kept(leases, self._place.identity.holder, lease_minutes=minutes, say=say):
+                try:
+                    return self._run(hold, request, say)
+                except BaseException as error:
+                    signals.end()  # another one must not interrupt the one call that there may be time for
+                    hold.leave(_why(error))
+                    raise
 
     def _run(self, hold: Hold, request: JobRequest, say: Callable[[str], None]) -> Ended:
         number, after = 1, ""
