@@ -20,11 +20,12 @@ from types import FrameType
 from compose_rl.errors import TransientError, UserError
 from compose_rl.store.leases import Leases, renewal_seconds
 
-__all__ = ["LEAVE", "SAVE_AND_LEAVE", "Leave", "watch_leases", "watch_signals"]
+__all__ = ["LEAVE", "SAVE_AND_LEAVE", "Leave", "heed_signals", "watch_leases", "watch_signals"]
 
 SAVE_AND_LEAVE = signal.SIGUSR1
 """What :mod:`compose_rl.launch.trainer` sends to processes of torchrun, which keeps SIGTERM for itself: that
 ends what is left after a failure."""
+_SIGNALS = (SAVE_AND_LEAVE, signal.SIGTERM)
 _GRACE_SECONDS = 25.0
 """From SIGTERM to SIGKILL there are 30 s unless somebody says otherwise."""
 _STORAGE_AWAY = 12
@@ -91,21 +92,21 @@ def watch_signals(leave: Leave, end: Callable[[], None]) -> Generator[None]:
     A Python handler would wait for the main thread, which may wait for another process; the byte that the
     interpreter writes for each signal does not.
     """
-    numbers = [SAVE_AND_LEAVE] if "TORCHELASTIC_RUN_ID" in os.environ else [SAVE_AND_LEAVE, signal.SIGTERM]
     read, write = os.pipe()
     os.set_blocking(write, False)
     done = threading.Event()
 
     def watch() -> None:
         while not done.is_set():
-            if select.select([read], [], [], _LOOK_SECONDS)[0] and set(os.read(read, 64)) & set(numbers):
+            if select.select([read], [], [], _LOOK_SECONDS)[0] and set(os.read(read, 64)) & set(_ours()):
                 leave.request("told to stop (SIGTERM)", grace_seconds())
             if leave.overdue:
                 end()
 
-    before = {number: signal.signal(number, _heard) for number in numbers}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    os.register_at_fork(after_in_child=_forget)
+    _take_signals()
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
     thread = threading.Thread(target=watch, name="leave", daemon=True)
     thread.start()
     try:
@@ -120,16 +121,41 @@ def watch_signals(leave: Leave, end: Callable[[], None]) -> Generator[None]:
         os.close(write)
 
 
+def heed_signals() -> None:
+    """Take back the signals that are watched: Composer, when it is imported, makes SIGTERM an exception."""
+    if signal.getsignal(SAVE_AND_LEAVE) is _heard:
+        _take_signals()
+
+
+def _take_signals() -> None:
+    for number in _SIGNALS:
+        signal.signal(number, _heard if number in _ours() else signal.SIG_DFL)
+
+
+def _ours() -> tuple[signal.Signals, ...]:
+    return (SAVE_AND_LEAVE,) if "TORCHELASTIC_RUN_ID" in os.environ else _SIGNALS
+
+
 def _heard(number: int, frame: FrameType | None) -> None:
     """Nothing: the thread has been told."""
 
 
-def _forget() -> None:
+def _before_fork() -> None:
+    """A worker's signal must not come while it still has its parent's handlers."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+def _after_in_parent() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def _after_in_child() -> None:
     """A forked process (a worker of a data loader) has the handlers, and would speak for its parent."""
-    for number in (SAVE_AND_LEAVE, signal.SIGTERM):
+    for number in _SIGNALS:
         if signal.getsignal(number) is _heard:
             signal.set_wakeup_fd(-1)
             signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
 
 def grace_seconds() -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from compose_rl.config.training import TrainingConfig
 from compose_rl.errors import UserError
 from compose_rl.stages.job import Job, Result
+from compose_rl.stages.watch import heed_signals
 from compose_rl.training.checkpoints import newest_whole
 from compose_rl.training.document import training_document
 from compose_rl.training.gloo import average_on_cpu
@@ -79,6 +80,7 @@ def _train(document: dict[str, Any], job: Job) -> Trainer:
     with job.progress.phase("load LLM Foundry"):
         from llmfoundry.command_utils.train import train
         from omegaconf import OmegaConf
+    heed_signals()
     fsdp = document.get("fsdp_config")
     if fsdp is not None:
         fsdp.setdefault("state_dict_type", "full")

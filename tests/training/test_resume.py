@@ -1,11 +1,14 @@
-"""A training stage that is killed goes on where it was, and ends with the bits of an undisturbed run."""
+"""A training stage that is killed, or has to leave, goes on and ends with the bits of an undisturbed run."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,10 @@ pytest.importorskip("torch")
 import tiny_training as tiny
 import torch
 
+from compose_rl.errors import EXIT_TRANSIENT
+from compose_rl.stages.attempt import FAILURE_NAME
 from compose_rl.store import open_store
+from compose_rl.store.leases import Leases
 from compose_rl.store.manifest import Manifest
 from compose_rl.training.checkpoints import SEAL_SUFFIX, content_digest, newest_whole, seal
 
@@ -48,38 +54,102 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[s
     return {"model": tiny.model_manifest(tiny_model), "data": data}
 
 
-def kill_in_training(storage: Path, inputs: dict[str, Manifest]) -> Path:
-    """Run the stage in a process, kill it some steps after a seal; the folder of its training state."""
-    document = tiny.job_file("sft", CONFIG, inputs, storage, "a1")
-    attempt = storage / document.folder
-    attempt.mkdir(parents=True)
-    (attempt / "job.json").write_text(document.model_dump_json())
-    command = [sys.executable, "-m", "compose_rl.stages.sft.run", "--job", str(attempt / "job.json")]
-    checkpoints = attempt / "checkpoints"
-    process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    try:
-        while not (seals := list(checkpoints.glob(f"*{SEAL_SUFFIX}"))) or "ba2." in seals[0].name:
-            assert process.poll() is None, "the stage ended before it could be killed"
-            time.sleep(0.01)
-    finally:
-        process.kill()
-        process.wait()
-    return checkpoints
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Manifest]) -> Manifest:
+    return tiny.run_stage("sft", CONFIG, inputs, tmp_path_factory.mktemp("undisturbed"))
 
 
-@pytest.mark.slow
-def test_kill_and_resume_end_with_the_same_bits(tmp_path: Path, inputs: dict[str, Manifest]) -> None:
-    undisturbed = tiny.run_stage("sft", CONFIG, inputs, tmp_path / "one")
-    checkpoints = kill_in_training(tmp_path / "two", inputs)
-    assert newest_whole([str(checkpoints)], tmp_path, print) is not None
-    resumed = tiny.run_stage("sft", CONFIG, inputs, tmp_path / "two", attempt="a2")
+class Attempt:
+    """The stage in a process of its own, as a launcher starts it."""
 
+    def __init__(
+        self, storage: Path, config: dict[str, Any], inputs: dict[str, Manifest], **changes: Any
+    ) -> None:
+        self.job = tiny.job_file("sft", config, inputs, storage, "a1").model_copy(update=changes)
+        self.folder = storage / self.job.folder
+        self.folder.mkdir(parents=True)
+        path = self.folder / "job.json"
+        path.write_text(self.job.model_dump_json())
+        command = [sys.executable, "-m", "compose_rl.stages.sft.run", "--job", str(path)]
+        self.process = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+    def wait_for(self, condition: Callable[[], object]) -> None:
+        try:
+            while not condition():
+                assert self.process.poll() is None, "the stage ended too early"
+                time.sleep(0.01)
+        except BaseException:
+            self.process.kill()
+            raise
+
+    def steps(self) -> int:
+        """Batches done."""
+        curves = self.folder / "curves" / "curves.jsonl"
+        return curves.read_text().count("loss/train/total") if curves.exists() else 0
+
+    def seals(self) -> list[str]:
+        return [path.name for path in (self.folder / "checkpoints").glob(f"*{SEAL_SUFFIX}")]
+
+    def failure(self) -> dict[str, Any]:
+        return json.loads((self.folder / FAILURE_NAME).read_text())
+
+
+def same_bits(resumed: Manifest, undisturbed: Manifest) -> None:
     assert resumed.key == undisturbed.key
     expected, found = tiny.weights(undisturbed), tiny.weights(resumed)
     assert expected.keys() == found.keys()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert tiny.curve(resumed) == tiny.curve(undisturbed)
     assert len(tiny.curve(resumed)) == 40
+
+
+@pytest.mark.slow
+def test_kill_and_resume_end_with_the_same_bits(
+    tmp_path: Path, inputs: dict[str, Manifest], undisturbed: Manifest
+) -> None:
+    attempt = Attempt(tmp_path, CONFIG, inputs)
+    attempt.wait_for(lambda: attempt.seals() and attempt.seals() != [f"ba2{SEAL_SUFFIX}"])
+    attempt.process.kill()
+    attempt.process.wait()
+    assert newest_whole([str(attempt.folder / "checkpoints")], tmp_path, print) is not None
+    same_bits(tiny.run_stage("sft", CONFIG, inputs, tmp_path, attempt="a2"), undisturbed)
+
+
+@pytest.mark.slow
+def test_told_to_stop_it_saves_its_state_and_resumes_with_the_same_bits(
+    tmp_path: Path, inputs: dict[str, Manifest], undisturbed: Manifest
+) -> None:
+    rarely = CONFIG | {"save_interval": "1000ba"}
+    attempt = Attempt(tmp_path, rarely, inputs)
+    attempt.wait_for(lambda: attempt.steps() >= 3)
+    attempt.process.terminate()
+    assert attempt.process.wait(60) == EXIT_TRANSIENT
+    (seal_name,) = attempt.seals()
+    batch = seal_name.removeprefix("ba").removesuffix(SEAL_SUFFIX)
+    assert attempt.failure() == {
+        "exit_code": EXIT_TRANSIENT,
+        "message": f"told to stop (SIGTERM); state saved after batch {batch}",
+    }
+    assert 3 <= int(batch) < 40
+    assert sorted(path.name for path in attempt.folder.iterdir()) == ["checkpoints", FAILURE_NAME, "job.json"]
+    same_bits(tiny.run_stage("sft", rarely, inputs, tmp_path, attempt="a2"), undisturbed)
+
+
+@pytest.mark.slow
+def test_it_saves_its_state_and_leaves_when_no_launcher_renews_its_lease(
+    tmp_path: Path, inputs: dict[str, Manifest]
+) -> None:
+    attempt = Attempt(
+        tmp_path, CONFIG | {"max_duration": "2000ba", "save_interval": "9000ba"}, inputs, lease_minutes=0.05
+    )
+    leases = Leases(open_store(str(tmp_path)), attempt.job.key)
+    attempt.wait_for(lambda: leases.renew("launcher") or attempt.steps() >= 3)
+    assert attempt.process.wait(120) == EXIT_TRANSIENT
+    said = (
+        r"no launcher holds this job any more \(no lease .* for 0.05 minutes\); state saved after batch \d+"
+    )
+    assert re.fullmatch(said, attempt.failure()["message"])
+    assert len(attempt.seals()) == 1
 
 
 def sealed(folder: Path, batch: int, content: bytes) -> Path:
