@@ -86,8 +86,8 @@ def test_an_init_container_that_cannot_start_shows_before_the_container_that_wai
 def test_one_line_says_how_far_all_pods_are():
     no_place = Obstacle(Stage.PLACE, "no GPU")
     assert pods_line([Obstacle(Stage.RUN), no_place, no_place]) == "2 of 3 pods waiting for a place: no GPU"
-    assert pods_line([Obstacle(Stage.START, "pulling")]) == "1 pod starting: pulling"
-    assert pods_line([Obstacle(Stage.RUN)]) == "1 pod running"
+    assert pods_line([Obstacle(Stage.START, "pulling")]) == "1 of 1 pods starting: pulling"
+    assert pods_line([Obstacle(Stage.RUN)]) == "1 of 1 pods running"
     assert pods_line([]) == ""
 
 

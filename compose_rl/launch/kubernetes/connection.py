@@ -11,9 +11,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import socket
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from compose_rl.errors import UserError
 from compose_rl.launch.kubernetes.refusals import Unavailable, one_line
@@ -57,7 +60,22 @@ def connect(context: str | None, namespace: str | None) -> tuple[Any, str]:
             "no namespace: neither the pod's service account nor the kubeconfig's context names one;"
             " run 'kubectl config set-context --current --namespace=...' or pass a namespace"
         )
+    _check_name(settings)
     return client.ApiClient(settings), namespace
+
+
+def _check_name(settings: Any) -> None:
+    """A name that nobody knows stays unknown, unlike a server that is away."""
+    host = urlsplit(settings.host).hostname
+    if settings.proxy or not host:  # the proxy looks names up
+        return
+    try:
+        socket.getaddrinfo(host, None)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_NONAME:
+            raise UserError(
+                f"{settings.host}: there is no host of that name; check the kubeconfig's server"
+            ) from error
 
 
 def _load_kubeconfig(settings: Any, context: str | None) -> str:
@@ -139,8 +157,7 @@ def translated(client: Any) -> Generator[None]:
 
 def _network(error: Exception) -> str:
     """The part of a network error that a person can use."""
-    text = one_line(error)
-    return text.rsplit("object at 0x", 1)[-1].partition(">: ")[2] or text
+    return re.sub(r"^<?HTTPS?Connection(Pool)?\(.*?\)>?: ", "", one_line(error))
 
 
 def parsed(client: Any, data: bytes) -> dict[str, Any]:

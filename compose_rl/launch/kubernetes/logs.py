@@ -9,7 +9,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from compose_rl.errors import TransientError, UserError
-from compose_rl.launch.kubernetes.api import Api, NotFound, Unavailable
+from compose_rl.launch.kubernetes.api import Api, Invalid, NotFound, Unavailable
 
 __all__ = ["TAIL_LINES", "LogStream", "Seam"]
 
@@ -131,6 +131,8 @@ class LogStream(threading.Thread):
                     self._out(text)
         except NotFound:
             return None
+        except Invalid:  # not started yet, or it never was
+            return -1 if follow else None
         except (Unavailable, UserError, TransientError):
             return -1
         return shown

@@ -119,8 +119,7 @@ def pods_line(obstacles: Iterable[Obstacle]) -> str:
         these = [each for each in every if each.stage is stage]
         if these:
             text, _ = Counter(each.text for each in these).most_common(1)[0]
-            number = "1 pod" if len(every) == 1 else f"{len(these)} of {len(every)} pods"
-            return f"{number} {stage}" + (f": {text}" if text else "")
+            return f"{len(these)} of {len(every)} pods {stage}" + (f": {text}" if text else "")
     return ""
 
 
