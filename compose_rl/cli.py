@@ -16,6 +16,7 @@ COMMANDS = {
     "show": "print a manifest and its lineage",
     "rerun": "run one stage again with the recorded inputs and changed settings",
     "component": "run one stage as a step of a Kubeflow pipeline",
+    "preflight": "look whether a cluster has what runs will need",
     "report": "say how a run of a pipeline ended",
 }
 

@@ -245,6 +245,24 @@ class Api:
         request = _Request("get", "GET", PODS, pod, subresource="log", query=query, read_seconds=seconds)
         return self._lines(lambda: self._open(request))
 
+    def about(self, path: str) -> Object | None:
+        """What the server says of itself at a path such as ``/version``; None where there is nothing."""
+        request = _Request("get", "GET", Resource("", "v1", path, namespaced=False))
+
+        def attempt() -> Object | None:
+            timeouts = (_CONNECT_SECONDS, _READ_SECONDS)
+            kind = request.content_type
+            answer = connection.send(self._client, "GET", path, content_type=kind, timeouts=timeouts)
+            with connection.translated(self._client):
+                data = answer.data
+            if answer.status == 404:
+                return None
+            if answer.status != 200:
+                raise refusal(answer.status, data, verb="get", resource=request.resource)
+            return connection.parsed(self._client, data)
+
+        return self._patience.call(attempt, _told(request))
+
     def _ask(self, request: _Request) -> Object:
         def attempt() -> Object:
             response = self._open(request)

@@ -24,6 +24,7 @@ from compose_rl.launch.kubernetes.resource import (
 )
 
 __all__ = [
+    "allocatable",
     "check",
     "check_gpus",
     "check_queue",
@@ -67,7 +68,7 @@ def check_gpus(api: Api, resources: Resources) -> None:
             f"resources: node_selector={dict(resources.node_selector)}: no node has these labels;"
             f" mend it, {remedy}"
         )
-    most = max(int(_allocatable(node).get(resources.gpu, "0")) for node in fitting)
+    most = max(int(allocatable(node).get(resources.gpu, "0")) for node in fitting)
     if wanted > most:
         where = "no node that node_selector leaves" if resources.node_selector else "no node"
         hint = f"set gpus_per_node to at most {most} and nodes to more" if most else "name another in gpu"
@@ -136,6 +137,7 @@ def _selected(node: Mapping[str, Any], selector: Mapping[str, str]) -> bool:
     return all(labels.get(name) == value for name, value in selector.items())
 
 
-def _allocatable(node: Mapping[str, Any]) -> Mapping[str, str]:
+def allocatable(node: Mapping[str, Any]) -> Mapping[str, str]:
+    """What a node has for pods, by the name of the resource."""
     found: Mapping[str, str] = node.get("status", {}).get("allocatable") or {}
     return found
