@@ -232,19 +232,6 @@ def test_pods_that_a_queue_takes_away_are_no_failure(jobs: Jobs) -> None:
     assert followed.end.end is End.SUCCEEDED
 
 
-def test_a_worker_that_is_out_of_memory_is_the_cause_and_not_the_peer_that_lost_it(jobs: Jobs) -> None:
-    jobs.create("a", "", "")
-    followed = jobs.follow("a")
-    master, worker = jobs.pods("a", 2)
-    times = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:01:00Z"}
-    end = {"exitCode": 137, "reason": "OOMKilled", **times}
-    write_status(jobs.space, worker, "Failed", {"terminated": end})
-    write_status(jobs.space, master, "Failed", {"terminated": {"exitCode": 1, "reason": "Error", **times}})
-    found = followed.end
-    assert (found.end, found.exit_code, found.outside) == (End.FAILED, EXIT_USER, True)
-    assert found.pod == worker["metadata"]["name"] and "OOMKilled" in found.reason
-
-
 def test_without_pods_the_reason_of_the_operator_is_told(
     jobs: Jobs, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:

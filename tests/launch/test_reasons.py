@@ -157,6 +157,13 @@ def test_the_first_pod_that_failed_is_the_cause():
     assert (seen.pod, seen.uid, seen.reason) == ("a", "uid-a", "exit code 1: first")
 
 
+def test_of_pods_that_went_at_the_same_time_the_one_given_first_is_the_cause():
+    pods = [running(name, deletionTimestamp="2026-11-24T18:01:40Z") for name in ("b", "a")]
+    for order in (pods, pods[::-1]):
+        seen = cause(order, CONTAINER)
+        assert seen is not None and seen.pod == order[0]["metadata"]["name"]
+
+
 def test_what_the_cluster_did_explains_more_than_the_peers_error_of_the_same_moment():
     pods = [
         ended("a", 1, second=20, message="connection closed"),

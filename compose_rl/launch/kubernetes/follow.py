@@ -104,6 +104,8 @@ class _Follower:
         self._dismissed: set[str] = set()
         """Pods that a queue took away; no failure."""
         self._vanished: set[str] = set()
+        self._failing: dict[str, None] = {}
+        """In the order in which they were seen to."""
         self._failed_since: float | None = None
         self._starting = Starting(api, kind, resources, out)
         self._output = Output(api, kind, out, tail_lines=_ADOPTED_LINES if adopted else None)
@@ -128,6 +130,10 @@ class _Follower:
         self._pods |= {uid: pod for uid, pod in found.items() if uid not in self._dismissed}
         for pod in found.values():
             self._output.pod_seen(pod)
+        container = self._kind.container
+        for uid, pod in self._pods.items():
+            if reasons.pod_cause(pod, container) is not None:
+                self._failing.setdefault(uid)
 
     def look(self) -> JobEnd | None:
         """The job's end, once it has come."""
@@ -147,11 +153,16 @@ class _Follower:
         if not failed and self._kind.suspended(self.job):
             self._dismissed |= set(self._pods)
             self._pods = {}
-        cause = reasons.cause(self._pods.values(), self._kind.container)
+        cause = reasons.cause(self._in_order(), self._kind.container)
         if failed or cause is not None:
             return self._failed(cause, over=failed) if self._settled(cause, over=failed) else None
         self._failed_since = None
         return self._starting.look(self.job, list(self._pods.values()))
+
+    def _in_order(self) -> list[Object]:
+        """Those that failed first, first: times are whole seconds, but changes come one by one."""
+        others = (uid for uid in self._pods if uid not in self._failing)
+        return [self._pods[uid] for uid in (*self._failing, *others) if uid in self._pods]
 
     def _settled(self, cause: reasons.Cause | None, *, over: bool) -> bool:
         """Whether nothing more is to be learned, or to be saved by pods that were asked to leave."""

@@ -124,6 +124,7 @@ def cause(pods: Iterable[Object], container: str) -> Cause | None:
     """What failed first, of the pods of a job as they were last seen; None where nothing did.
 
     Args:
+        pods: of those that failed at the same time the first counts.
         container: the name of the trainer's container.
     """
     known = list(pods)
@@ -144,7 +145,7 @@ def cause(pods: Iterable[Object], container: str) -> Cause | None:
     others = [each for each in found if not each.victim] or found
     first = min(each.at for each in others)
     together = [each for each in others if each.at - first <= _SAME_TIME_SECONDS]
-    return min(together, key=lambda each: (not each.outside, each.exit_code == EXIT_BUG, each.at, each.pod))
+    return min(together, key=lambda each: (not each.outside, each.exit_code == EXIT_BUG, each.at))
 
 
 def pod_cause(pod: Object, container: str) -> Cause | None:
