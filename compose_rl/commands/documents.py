@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from compose_rl.errors import UserError
-from compose_rl.store import split
+from compose_rl.store import lineage
 from compose_rl.store.manifest import Manifest
 
 __all__ = ["add_config", "document", "overridden", "pairs", "read_inputs", "read_manifest"]
@@ -97,8 +97,7 @@ def read_manifest(uri: str) -> Manifest:
     """
     if "://" not in uri and Path(uri).is_dir():
         uri = f"{uri.rstrip('/')}/manifest.json"
-    store, name = split(uri)
-    return Manifest.from_json(store.read(name), uri)
+    return lineage.read_manifest(uri)
 
 
 def read_inputs(items: Iterable[str]) -> dict[str, Manifest]:
