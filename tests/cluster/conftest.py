@@ -14,12 +14,13 @@ sys.path[:0] = [str(HERE / "tools"), str(HERE.parent / "s3"), str(HERE.parent / 
 
 import building
 import down
+import processes
 import server
 import train_pods
 import up
 from clients import Admin
 from launching import Launchers
-from places import BUCKET, RUN, S3_URL
+from places import BUCKET, S3_URL
 from space import Space, make_space
 
 NEVER_SCHEDULED = "by-hand"
@@ -30,13 +31,15 @@ NEVER_SCHEDULED = "by-hand"
 def cluster(request: pytest.FixtureRequest) -> Iterator[str]:
     """The level of a running cluster: the one that is up if it will do, else one started for these tests."""
     needed = "node" if any(item.get_closest_marker("node") for item in request.session.items) else "api"
-    found = up.level()
-    if found is not None and (found == "node" or needed == "api"):
+    if processes.runs("etcd"):
+        # Another session's test may have stopped its API server for a while.
+        processes.until(lambda: up.level() is not None, "the API server of the cluster that is up", 180)
+        found = str(up.level())
+        if needed == "node" and found == "api":
+            pytest.exit("the cluster that is up runs no pods: take it down, or run -m 'not node'", 1)
         yield found
         return
     try:
-        if RUN.exists():
-            down.down()
         up.up(needed)
         yield needed
     except building.CannotError as reason:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trainer_crds
 import yaml
 from clients import Object
+from crds import TRAINER
 from places import ADMIN
 from space import Space
 from toy_stage import SPEC
@@ -96,7 +96,7 @@ def test_a_queue_where_there_is_no_kueue_is_refused(api: Api, space: Space) -> N
 
 @pytest.mark.scenario("TrainJob: runtime missing, or one that starts pods again")
 def test_the_runtime_of_a_trainjob_must_be_there_and_never_restart(api: Api, space: Space) -> None:
-    with trainer_crds.installed():
+    with TRAINER.installed():
         message = refused(api, space, backend="trainjob")
         assert "runtime=compose-rl is not in namespace" in message
         assert "apply manifests/components/trainer there" in message

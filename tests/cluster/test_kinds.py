@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trainer_crds
 import yaml
 from clients import Object
+from crds import TRAINER
 from kubernetes.client.exceptions import ApiException
 from space import Space
 from toy_stage import SPEC
@@ -63,7 +63,7 @@ OTHER_KINDS = {"trainjob": {}, "pytorchjob": ONLY_PYTORCHJOB}
 
 @pytest.fixture(scope="module")
 def trainer(cluster: str) -> Iterator[None]:
-    with trainer_crds.installed():
+    with TRAINER.installed():
         yield
 
 

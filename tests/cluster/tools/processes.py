@@ -181,6 +181,12 @@ def stop(name: str, number: signal.Signals = signal.SIGTERM) -> None:
     path.unlink()
 
 
+def runs(name: str) -> bool:
+    """Whether the process is there."""
+    path = RUN / f"{name}.pid"
+    return path.exists() and _alive(int(path.read_text()))
+
+
 def _alive(pid: int) -> bool:
     """Neither gone nor a child of ours that nobody has waited for."""
     with contextlib.suppress(ChildProcessError):
