@@ -8,7 +8,7 @@ from kfp import dsl
 
 from compose_rl.stages.spec import StageSpec
 
-__all__ = ["DEFAULT_REGISTRY", "DEFAULT_TAG", "image", "stage_container"]
+__all__ = ["DEFAULT_REGISTRY", "DEFAULT_TAG", "environment_of", "image", "stage_container"]
 
 DEFAULT_REGISTRY = "compose-rl"
 DEFAULT_TAG = version("compose-rl")
@@ -17,6 +17,11 @@ DEFAULT_TAG = version("compose-rl")
 def image(environment: str, registry: str = DEFAULT_REGISTRY, tag: str = DEFAULT_TAG) -> str:
     """The image of an environment."""
     return f"{registry}/{environment}:{tag}"
+
+
+def environment_of(image: str) -> str:
+    """The environment of an image: the last part of its name, without tag or digest."""
+    return image.rpartition("/")[2].partition("@")[0].partition(":")[0]
 
 
 def stage_container(

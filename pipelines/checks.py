@@ -43,6 +43,8 @@ class Step:
     """The pipeline's parameter behind those that are not constants."""
     settings: list[str]
     needs: str
+    image: str | None
+    """Of the job that it launches, if it does."""
 
     @property
     def absent(self) -> bool:
@@ -89,7 +91,16 @@ def _step(task: str, container: Any, inputs: Mapping[str, tuple[Any, str | None]
     command = parser.parse_args([*container["command"][len(COMMAND) :], *container["args"]])
     parameters = {name: value for name, (value, _) in inputs.items()}
     sources = {name: source for name, (_, source) in inputs.items() if source is not None}
-    return Step(parameters["step"], task, command.name, parameters, sources, command.setting, command.needs)
+    return Step(
+        parameters["step"],
+        task,
+        command.name,
+        parameters,
+        sources,
+        command.setting,
+        command.needs,
+        command.image,
+    )
 
 
 def check(spec: PipelineSpec, values: Mapping[str, Any], given: Collection[str]) -> None:

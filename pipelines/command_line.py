@@ -185,11 +185,11 @@ def _given(options: argparse.Namespace, known: Mapping[str, Mapping[str, Any]]) 
     values |= parsed(options.p, known)
     if options.storage is not None:
         values["storage"] = options.storage
-    storage = values.get("storage", "")
-    if not options.run and "://" not in storage and not Path(storage).is_absolute():
+    storage = values.get("storage")
+    if storage is None or "://" in storage:
+        return values
+    if not options.run and not Path(storage).is_absolute():
         raise UserError(
             f"storage={storage!r}: a cluster cannot see it; give --storage s3://... or a folder on a volume"
         )
-    if "://" not in storage:
-        values["storage"] = str(Path(storage).absolute())
-    return values
+    return {**values, "storage": str(Path(storage).absolute())}

@@ -29,6 +29,7 @@ from kfp.local import graph_utils, subprocess_task_handler
 from kfp.local.status import Status
 from kfp.local.task_handler_interface import ITaskHandler
 
+from components.container import environment_of
 from compose_rl.commands.component import ABSENT
 from compose_rl.commands.executor import ExecutorInput
 from compose_rl.launch.environments import interpreter
@@ -37,7 +38,7 @@ from compose_rl.stages.spec import NAMES
 from compose_rl.store.manifest import Manifest
 from pipelines.checks import COMMAND
 
-__all__ = ["Run", "StepFailed", "StepRun", "environment_of", "ordered", "run"]
+__all__ = ["Run", "StepFailed", "StepRun", "ordered", "run"]
 
 
 class StepFailed(Exception):  # noqa: N818 (what happened)
@@ -220,8 +221,3 @@ class EnvironmentTaskHandler(ITaskHandler):
         path = self.given.outputs["manifest"].path
         text = path.read_text(encoding="utf-8")
         return None if text == ABSENT else Manifest.from_json(text, str(path))
-
-
-def environment_of(image: str) -> str:
-    """The environment of an image: the last part of its name, without tag or digest."""
-    return image.rpartition("/")[2].partition("@")[0].partition(":")[0]

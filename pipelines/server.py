@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import warnings
@@ -54,7 +55,7 @@ def connect(options: argparse.Namespace) -> kfp.Client:
         path: Path | None = getattr(options, flag)
         if path is not None and not path.is_file():
             raise UserError(f"--{flag.replace('_', '-')} {path}: no such file; give a readable file")
-    with answering(host), _quiet():
+    with answering(host):
         client = kfp.Client(
             host=host,
             namespace=options.namespace or "kubeflow",
@@ -79,9 +80,12 @@ def answering(host: str) -> Iterator[None]:
         TransientError: it does not answer, or has an error of its own.
     """
     try:
-        yield
+        with _quiet():
+            yield
     except kfp_server_api.ApiException as error:
         raise _refusal(host, error) from None
+    except TimeoutError:  # of the health check, which asks again and again
+        raise UserError(f"KFP at {host}: no Kubeflow Pipelines 2 API there; check --host") from None
     except urllib3.exceptions.HTTPError as error:
         reason = str(getattr(error, "reason", None) or error)
         raise TransientError(
@@ -102,9 +106,9 @@ def _refusal(host: str, error: kfp_server_api.ApiException) -> Exception:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the client's remarks on its own version."""
+    """Without the client's remarks on its own version, and the links that it prints."""
     logging.getLogger("kfp").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 

@@ -13,12 +13,12 @@ import yaml
 from kfp.compiler import Compiler
 from kfp.dsl.graph_component import GraphComponent
 
-from components.container import DEFAULT_REGISTRY, DEFAULT_TAG, image
+from components.container import DEFAULT_REGISTRY, DEFAULT_TAG, environment_of, image
 from compose_rl.config.schema import unknown_key
 from compose_rl.errors import UserError
 from pipelines.wiring import STORAGE_SECRET
 
-__all__ = ["ENVIRONMENTS", "Target", "compiled", "image_references"]
+__all__ = ["ENVIRONMENTS", "Target", "compiled", "image_references", "images_of"]
 
 ENVIRONMENTS = ("control", "train", "rollout")
 GPU = "nvidia.com/gpu"
@@ -79,6 +79,16 @@ def compiled(pipeline: GraphComponent, target: Target = Target()) -> str:
             secret["secretName"] = target.secret
             secret["secretNameParameter"] = {"runtimeValue": {"constant": target.secret}}
     return comments + yaml.safe_dump_all([specification, platforms])
+
+
+def images_of(specification: Mapping[str, Any]) -> dict[str, str]:
+    """The images that a compiled pipeline runs and launches, by environment."""
+    found: dict[str, str] = {}
+    for executor in specification["deploymentSpec"]["executors"].values():
+        arguments = executor["container"]["args"]
+        launched = [arguments[i + 1] for i, word in enumerate(arguments) if word == LAUNCHED]
+        found |= {environment_of(image): image for image in (executor["container"]["image"], *launched)}
+    return found
 
 
 def _set_images(container: dict[str, Any], references: Mapping[str, str]) -> None:

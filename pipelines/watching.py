@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from rich.console import Console
@@ -39,11 +40,12 @@ class Watch:
         changed: list[str] = []
         for task in sorted(seen, key=lambda task: task.start_time):
             name = self.names[task.display_name]
-            end = task.end_time if task.state in ENDED else run_time(task)
+            state = task.state or "PENDING"
+            end = task.end_time if state in ENDED else datetime.now(task.start_time.tzinfo)
             seconds = max(0.0, (end - task.start_time).total_seconds())
-            if self.steps.get(name, ("", 0.0))[0] != task.state:
+            if self.steps.get(name, ("", 0.0))[0] != state:
                 changed.append(name)
-            self.steps[name] = (task.state, seconds)
+            self.steps[name] = (state, seconds)
         self.state = run.state or self.state
         return changed
 
@@ -51,13 +53,6 @@ class Watch:
     def failed(self) -> list[str]:
         """The steps that failed."""
         return [name for name, (state, _) in self.steps.items() if state == "FAILED"]
-
-
-def run_time(task: Any) -> Any:
-    """The present, in the time zone of a task's times."""
-    from datetime import datetime
-
-    return datetime.now(task.start_time.tzinfo)
 
 
 def follow(get: Callable[[], Any], watch: Watch, console: Console) -> None:

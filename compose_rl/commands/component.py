@@ -18,6 +18,7 @@ from compose_rl.commands.executor import Artifact, ExecutorInput, write_output
 if TYPE_CHECKING:
     from compose_rl.config.resources import Resources
     from compose_rl.stages.spec import StageSpec
+    from compose_rl.store import Store
     from compose_rl.store.manifest import Manifest
 
 __all__ = ["add", "publish", "retried", "run"]
@@ -83,13 +84,14 @@ def _run(arguments: argparse.Namespace, given: ExecutorInput) -> None:
     from compose_rl.store.runs import Recorder
 
     spec = load(arguments.name)
-    inputs = {name: _read(artifact) for name, artifact in given.inputs.items()}
+    storage, step = given.parameters["storage"], given.parameters["step"]
+    store = open_store(storage)
+    inputs = _recorded(store, given) or {name: _read(artifact) for name, artifact in given.inputs.items()}
     otherwise = inputs.pop(OTHERWISE, None)
     missing = [name for name, slot in spec.inputs.items() if not slot.optional and inputs.get(name) is None]
     if arguments.needs and not given.parameters[arguments.needs]:
         missing.append(arguments.needs)
-    storage, step = given.parameters["storage"], given.parameters["step"]
-    recorder = Recorder(open_store(storage), given.parameters["run"], step=step, stage=spec.name)
+    recorder = Recorder(store, given.parameters["run"], step=step, stage=spec.name)
     if missing:
         message = f"no {' and no '.join(missing)}"
         print(f"absent: {message}")
@@ -109,6 +111,18 @@ def _run(arguments: argparse.Namespace, given: ExecutorInput) -> None:
         print(f"{state} {outcome.manifest.uri}")
         publish(given, outcome.manifest, state)
         recorder.end(state, manifest=outcome.manifest.uri)
+
+
+def _recorded(store: Store, given: ExecutorInput) -> dict[str, Manifest | None]:
+    """What the step of a past run read, where this one repeats it."""
+    from compose_rl.commands.documents import read_manifest
+    from compose_rl.store.runs import read_record
+
+    past = given.parameters.get("past")
+    if not past:
+        return {}
+    record = read_record(store, past, given.parameters["step"])
+    return {name: read_manifest(uri) for name, uri in record.inputs.items()}
 
 
 def _resources(spec: StageSpec, parameters: Mapping[str, Any]) -> Resources:

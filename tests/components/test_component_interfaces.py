@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("kfp")
 
-from components.container import image
+from components.container import environment_of, image
+from components.rerun_step.component import rerun_step
 from compose_rl.commands.component import OTHERWISE
 from compose_rl.stages.spec import NAMES, load
 
@@ -61,3 +62,22 @@ def test_a_stage_that_wants_a_gpu_is_launched_from_control_with_its_own_image(na
     if launched:
         assert container.args[container.args.index("--image") + 1] == image(spec.environment)
     assert container.image == image("control" if launched else spec.environment)
+
+
+@pytest.mark.parametrize(
+    "reference", ["compose-rl/train:0.1.0", "host:5000/x/train:v1", "host/train@sha256:abc", "train"]
+)
+def test_environment_of_an_image(reference: str) -> None:
+    assert environment_of(reference) == "train"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_step_may_be_run_again_with_the_same_image_and_outputs(name: str) -> None:
+    component = getattr(importlib.import_module(f"components.{name}.component"), name).component_spec
+    again = rerun_step(load(name)).component_spec
+    kinds = {key: output.type for key, output in component.outputs.items()}
+    assert {key: output.type for key, output in again.outputs.items()} == kinds
+    assert again.name == component.name
+    first, second = component.implementation.container, again.implementation.container
+    assert (second.image, second.command) == (first.image, first.command)
+    assert not any(value.type.startswith("system.") for value in again.inputs.values())

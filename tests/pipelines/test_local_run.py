@@ -17,7 +17,7 @@ from kfp import dsl
 
 from components.export.component import export
 from components.resolve.component import resolve
-from pipelines.local_runner import StepFailed, environment_of, ordered, run
+from pipelines.local_runner import StepFailed, ordered, run
 from pipelines.wiring import Wiring
 
 DPO = Path(__file__).parents[2] / "pipelines/dpo.py"
@@ -117,10 +117,3 @@ def test_data_comes_before_training() -> None:
         "tokenize": task("comp-tokenize", "resolve-2"),
     }
     assert ordered(tasks)[::-1] == ["resolve", "resolve-2", "tokenize", "sft", "export"]
-
-
-@pytest.mark.parametrize(
-    "image", ["compose-rl/train:0.1.0", "host:5000/x/train:v1", "host/train@sha256:abc", "train"]
-)
-def test_environment_of_an_image(image: str) -> None:
-    assert environment_of(image) == "train"
