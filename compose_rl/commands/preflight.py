@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add", "run"]
 
-_PATIENCE_SECONDS = 10.0
+_PATIENCE_SECONDS = 5.0
 _WIDTH = 22
 
 

@@ -161,14 +161,12 @@ def fitting() -> str:
 @pytest.mark.scenario("preflight: images are pulled and started under restricted")
 def test_images_are_tried_in_a_pod_that_is_gone_afterwards(pod_maker: Space, fitting: str) -> None:
     missing = "docker.io/local/missing:1"
+    images = [word for image in (fitting, missing, BUSYBOX) for word in ("--image", image)]
     never = '{"image_pull_policy": "Never"}'
-    ran = Ran("--storage", pod_maker.storage, "--image", fitting)
-    verdict, said = ran["image"]
-    assert verdict == "ok" and said.startswith(f"{fitting}: pulled and started"), ran.output
-    ran = Ran("--storage", pod_maker.storage, "--image", missing, "--resources", never)
-    verdict, said = ran["image"]
-    assert verdict == "no" and "load the image onto the nodes" in said, ran.output
-    ran = Ran("--storage", pod_maker.storage, "--image", BUSYBOX)
-    verdict, said = ran["image"]
-    assert verdict == "no" and BUSYBOX in said and "compose-rl" in said, ran.output
+    ran = Ran("--storage", pod_maker.storage, "--resources", never, *images)
+    found = [(verdict, said) for verdict, name, said in ran.findings if name == "image"]
+    assert [verdict for verdict, _ in found] == ["ok", "no", "no"], ran.output
+    assert found[0][1].startswith(f"{fitting}: pulled and started")
+    assert found[1][1].startswith(f"{missing}: ErrImageNeverPull") and "load the image" in found[1][1]
+    assert found[2][1].startswith(f"{BUSYBOX}: ") and "compose-rl" in found[2][1]
     assert pod_maker.pods == []

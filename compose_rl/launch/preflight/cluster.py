@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from functools import partial
 
@@ -55,11 +56,15 @@ def reach(context: str | None, namespace: str | None, *, patience: float) -> tup
         patience: seconds that a server that does not answer is waited for.
     """
     try:
-        api = Api.connect(context, namespace, patience=patience)
+        api = Api.connect(context, namespace, patience=patience, say=_aside)
         said = f"{_about(api, '/version')['gitVersion']}, {_whoami(api)}"
     except (UserError, TransientError) as reason:
         return None, Check("Kubernetes API", partial(_failed, reason))
     return api, Check("Kubernetes API", lambda: said)
+
+
+def _aside(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _failed(reason: Exception) -> str:
@@ -181,7 +186,7 @@ def _storage_secret(api: Api, name: str) -> str:
     except NotFound:
         raise Unclear(
             f"'{name}' is not in namespace '{api.namespace}': trainers then need a service account or a"
-            " volume that leads to the storage; else create it as manifests/examples/storage-secret.yaml shows"
+            " volume that leads to the storage; else create it (manifests/examples/storage-secret.yaml)"
         ) from None
     data: Object = found.get("data") or {}
     return f"{name} ({', '.join(sorted(data)) or 'empty'})"
