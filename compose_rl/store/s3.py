@@ -9,7 +9,7 @@ import functools
 import hashlib
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from compose_rl.errors import TransientError, UserError
 from compose_rl.store.base import Entry, NotFound
 from compose_rl.store.folder import storage_errors
+from compose_rl.store.s3_errors import code, key_error, translated
 
 __all__ = ["S3Store"]
 
@@ -25,18 +26,10 @@ _PAUSES = (0.1, 0.5, 1.0, 2.0)
 """Seconds between attempts to read an object whose content broke off."""
 _CONCURRENT_FILES = 4
 _CHUNK_BYTES = 1 << 20
-_MISSING = {"404", "NoSuchKey", "NotFound"}
-_USER = {
-    "NoSuchBucket": "the bucket does not exist; create it or choose another",
-    "AccessDenied": "access denied; check the credentials' policy",
-    "403": "access denied; check the credentials' policy",
-    "InvalidAccessKeyId": "the access key is unknown; check AWS_ACCESS_KEY_ID",
-    "SignatureDoesNotMatch": "the secret key is wrong; check AWS_SECRET_ACCESS_KEY",
-    "ExpiredToken": "the credentials have expired; renew them",
-    "InvalidBucketName": "the bucket's name is not valid; check the URI",
-}
-_RETRIED = {408, 409, 425, 429}
-"""Refusals that pass by themselves."""
+_CONNECT_SECONDS, _READ_SECONDS = 10, 60
+_THERE = frozenset({"PreconditionFailed", "412"})
+_AT_THE_SAME_TIME = frozenset({"ConditionalRequestConflict", "409"})
+_NO_CONDITIONS = frozenset({"NotImplemented", "501"})
 T = TypeVar("T")
 
 
@@ -49,6 +42,8 @@ class S3Store:
             raise UserError(f"storage '{uri}': the bucket is missing; write s3://bucket/prefix")
         self._prefix = f"{prefix}/" if prefix else ""
         self.uri = f"s3://{self.bucket}/{prefix}".rstrip("/")
+        self.conditional: bool | None = None
+        """Whether the server heeds a condition of a write; None: not known yet."""
 
     @functools.cached_property
     def _client(self) -> Any:
@@ -56,13 +51,15 @@ class S3Store:
         from botocore.config import Config
 
         endpoint = os.environ.get("S3_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL")
+        region = os.environ.get("AWS_REGION")  # that of every other SDK; boto3 reads AWS_DEFAULT_REGION alone
         settings = Config(
             retries={"mode": "standard", "max_attempts": _ATTEMPTS},
-            connect_timeout=10,
+            connect_timeout=_CONNECT_SECONDS,
+            read_timeout=_READ_SECONDS,
             max_pool_connections=4 * _CONCURRENT_FILES,
         )
         with self._errors(""):
-            return Session().client("s3", endpoint_url=endpoint, config=settings)
+            return Session(region_name=region).client("s3", endpoint_url=endpoint, config=settings)
 
     def read(self, path: str) -> bytes:
         return self._content(path, lambda body: body.read())
@@ -97,21 +94,43 @@ class S3Store:
             self._client.put_object(Bucket=self.bucket, Key=self._key(path), Body=data)
 
     def create(self, path: str, data: bytes) -> bool:
+        """See :meth:`compose_rl.store.base.Store.create`.
+
+        Where a server knows no conditional write, it looks before and after: of two writers at the very same
+        moment the slower one wins, and each sees which it was.
+        """
+        if not self.conditional:
+            with contextlib.suppress(NotFound):
+                return self.read(path) == data
+        created = self._create(path, data)
+        if self.conditional is None:
+            # A server may take the condition and not heed it: the same again shows, and changes nothing.
+            self.conditional = created is not None and self._create(path, data) is False
+        if created is None:
+            self.write(path, data)
+        if created is False or not self.conditional:
+            # The client retries by itself: what is there may be our own, its answer lost.
+            return self.read(path) == data
+        return True
+
+    def _create(self, path: str, data: bytes) -> bool | None:
+        """Write on the condition that nothing is there; None where the server knows no conditions."""
         from botocore.exceptions import ClientError
 
-        for _ in range(_ATTEMPTS):
+        if self.conditional is False:
+            return None
+        passed = _THERE | _AT_THE_SAME_TIME | _NO_CONDITIONS
+        for pause in (*_PAUSES, 0):
             try:
-                with self._errors(
-                    path, passed={"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
-                ):
+                with self._errors(path, passed):
                     self._client.put_object(
                         Bucket=self.bucket, Key=self._key(path), Body=data, IfNoneMatch="*"
                     )
                 return True
             except ClientError as error:
-                if _code(error) in {"PreconditionFailed", "412"}:
-                    # The client retries by itself: the one that is there may be our own, its answer lost.
-                    return self.read(path) == data
+                if code(error) not in _AT_THE_SAME_TIME:
+                    return False if code(error) in _THERE else None
+            time.sleep(pause)
         raise TransientError(f"{self.uri}/{path}: other writers kept interfering; try again")
 
     def list(self, prefix: str = "") -> list[Entry]:
@@ -168,57 +187,20 @@ class S3Store:
         keys = [{"Key": self._key(entry.path)} for entry in self.list(path)]
         for start in range(0, len(keys), 1000):
             with self._errors(path):
-                self._client.delete_objects(
-                    Bucket=self.bucket, Delete={"Objects": keys[start : start + 1000]}
+                answer = self._client.delete_objects(
+                    Bucket=self.bucket, Delete={"Objects": keys[start : start + 1000], "Quiet": True}
                 )
+            refused = next(iter(answer.get("Errors", [])), None)  # while the request as a whole succeeded
+            if refused is not None:
+                raise key_error(f"s3://{self.bucket}/{refused.get('Key', '')}", "DeleteObject", refused)
 
     def _key(self, path: str) -> str:
         return self._prefix + path.strip("/")
 
-    @contextlib.contextmanager
-    def _errors(self, path: str, passed: set[str] | None = None) -> Generator[None]:
-        """Turn what S3 or the network says into one line with a remedy; codes in ``passed`` go through."""
-        from boto3.exceptions import S3UploadFailedError
-        from botocore import exceptions
-
-        where = f"{self.uri}/{path}".rstrip("/")
-        try:
-            yield
-        except exceptions.ClientError as error:
-            code = _code(error)
-            if passed and code in passed:
-                raise
-            raise _translated(where, code, error) from error
-        except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-            raise UserError(
-                f"{where}: no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            ) from error
-        except (exceptions.ParamValidationError, exceptions.NoRegionError, ValueError) as error:
-            raise UserError(f"{where}: {' '.join(str(error).split())}") from error
-        except S3UploadFailedError as error:
-            cause = error.__context__
-            if isinstance(cause, exceptions.ClientError):
-                raise _translated(where, _code(cause), cause) from error
-            raise TransientError(f"{where}: {' '.join(str(error).split())}") from error
-        except exceptions.BotoCoreError as error:
-            raise TransientError(f"{where}: {' '.join(str(error).split())}") from error
-
-
-def _code(error: Any) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
-
-
-def _translated(where: str, code: str, error: Exception) -> Exception:
-    if code in _MISSING:
-        return NotFound(f"{where}: not found; check the URI")
-    if code in _USER:
-        return UserError(f"{where}: {_USER[code]}")
-    message = f"{where}: {' '.join(str(error).split())}"
-    response = getattr(error, "response", {})
-    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    if 400 <= status < 500 and status not in _RETRIED:
-        return UserError(f"{message}; check the URI, the credentials and AWS_ENDPOINT_URL")
-    return TransientError(message)
+    def _errors(
+        self, path: str, passed: frozenset[str] = frozenset()
+    ) -> contextlib.AbstractContextManager[None]:
+        return translated(f"{self.uri}/{path}".rstrip("/"), passed)
 
 
 def _each(function: Callable[[T], None], items: list[T]) -> None:

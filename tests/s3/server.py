@@ -46,12 +46,16 @@ def build() -> Path:
 
 
 @contextlib.contextmanager
-def running(program: Path, folder: Path, bucket: str) -> Iterator[str]:
-    """A server whose data lies in ``folder``, with one bucket; its URL."""
+def running(program: Path, folder: Path, bucket: str, *, options: tuple[str, ...] = ()) -> Iterator[str]:
+    """A server whose data lies in ``folder``, with one bucket; its URL.
+
+    Args:
+        options: more of its own.
+    """
     (folder / "data" / bucket).mkdir(parents=True)
     (folder / "meta").mkdir()
     port = _free_port()
-    command = [str(program), "--region", REGION, "--port", f"127.0.0.1:{port}", "--quiet", "posix"]
+    command = [str(program), "--region", REGION, "--port", f"127.0.0.1:{port}", "--quiet", *options, "posix"]
     command += ["--sidecar", str(folder / "meta"), str(folder / "data")]
     environment = {
         "PATH": os.environ["PATH"],

@@ -73,6 +73,8 @@ def _create_once(uri: str) -> str:
             f"{store.uri}: the server lets a second write overwrite the first (it ignores If-None-Match);"
             " use one that knows conditional writes, for instance AWS, MinIO or Ceph of a late version"
         )
+    if getattr(store, "conditional", True) is False:
+        return "a second write is refused by looking first: the server knows no conditional writes"
     return "a second write is refused, so that a result appears once"
 
 
