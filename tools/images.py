@@ -25,7 +25,7 @@ BASES = {
     "train": "docker.io/library/python:3.11-bookworm",
     "rollout": "docker.io/library/python:3.11-bookworm",
 }
-ENGINES = ("docker", "buildah", "podman")
+ENGINES = ("docker", "buildah")
 SECRETS = {
     "pip": ("PIP_CONFIG_FILE", "~/.config/pip/pip.conf", "~/.pip/pip.conf", "/etc/pip.conf"),
     "uv": ("UV_CONFIG_FILE", "~/.config/uv/uv.toml", "/etc/uv/uv.toml"),

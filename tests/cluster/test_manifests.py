@@ -111,6 +111,25 @@ def test_an_overlay_binds_its_own_namespace_s_accounts(overlay: str) -> None:
 
 
 @pytest.mark.scenario("manifests on the API server")
+def test_the_pod_that_removes_old_jobs_is_restricted(namespace: str, tmp_path: Path) -> None:
+    text = own(tmp_path, namespace, resources=[MANIFESTS / "base"], components=[MANIFESTS / "components/gc"])
+    (job,) = [item for item in objects(text) if item["kind"] == "CronJob"]
+    spec = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "gc", "namespace": namespace},
+        "spec": spec,
+    }
+    kubectl("apply", "--server-side", "-f", "-", text=text)
+    kubectl("create", "--dry-run=server", "-f", "-", text=yaml.safe_dump(pod))
+    del spec["containers"][0]["securityContext"]
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        kubectl("create", "--dry-run=server", "-f", "-", text=yaml.safe_dump(pod))
+    assert 'violates PodSecurity "restricted' in refused.value.stderr
+
+
+@pytest.mark.scenario("manifests on the API server")
 def test_the_operator_takes_the_shipped_init_container(tmp_path: Path) -> None:
     text = own(
         tmp_path,
