@@ -64,9 +64,12 @@ def _alone() -> Iterator[None]:
     """Hold back other processes of this machine that set up a dataset.
 
     Streaming looks for a free name in shared memory and then takes it: two jobs that start at once would want
-    the same one. Within a job only the first process of the machine does so; the others wait for it.
+    the same one. Within a job only the first process of the machine does so; the others wait for it. Nodes of
+    one job wait for each other meanwhile, so they must not hold each other back; a pod has shared memory of
+    its own anyway.
     """
-    if not World.detect().is_local_leader:
+    world = World.detect()
+    if world.num_nodes > 1 or not world.is_local_leader:
         yield
         return
     with locked(Path(tempfile.gettempdir()) / f"compose-rl-streaming-{os.getuid()}.lock"):

@@ -34,7 +34,7 @@ __all__ = ["Place", "command", "environment", "main", "place"]
 AGENT = "compose_rl.training.agent"
 """Starts and watches the processes of a node (torchrun)."""
 _DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-_OPERATOR = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE")
+_OPERATOR = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")
 """What an operator says of nodes and torchrun says of processes, under the same names."""
 _RENDEZVOUS_SECONDS = 1800.0
 """How long nodes wait for each other: one may pull its image while the others are there."""
@@ -166,11 +166,11 @@ def _wait_for_master(place: Place) -> None:
 class _Processes:
     """The processes of this node. SIGTERM that this process gets goes to each of the stage's, once."""
 
-    def __init__(self, words: list[str], environ: dict[str, str], *, single: bool) -> None:
+    def __init__(self, words: list[str], environ: dict[str, str], cwd: str | None, *, single: bool) -> None:
         self.stopped = False
         self._single = single
         with self._signals():
-            self._process = subprocess.Popen(words, env=environ, preexec_fn=die_with_parent_hook)
+            self._process = subprocess.Popen(words, env=environ, cwd=cwd, preexec_fn=die_with_parent_hook)
             if self.stopped:  # the signal came before there was anybody to tell
                 self._pass_on()
             self.code = self._process.wait()
@@ -228,7 +228,9 @@ def _run(place: Place, module: str, job: str) -> Failure | None:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         environ = environment(os.environ) | {"COMPOSE_RL_AGENT_REPORT": str(report)}
-        processes = _Processes(command(place, module, job), environ, single=place.single)
+        # LLM Foundry writes small files where it is started, and an image may be read-only.
+        cwd = None if os.access(".", os.W_OK) else folder
+        processes = _Processes(command(place, module, job), environ, cwd, single=place.single)
         if processes.code == 0:
             return None
         seen = _Seen(**json.loads(report.read_text())) if report.exists() else _Seen(processes.code)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compose_rl.store import Store, open_store
+from compose_rl.store.checksums import locked
 
 __all__ = ["SEAL_SUFFIX", "content_digest", "newest_whole", "seal", "sealed_batches"]
 
@@ -44,13 +45,14 @@ def newest_whole(folders: list[str], scratch: Path, say: Callable[[str], None]) 
 
     Args:
         folders: what :meth:`compose_rl.stages.job.Job.earlier_checkpoints` gives.
-        scratch: where to put what lies in S3.
+        scratch: where to put what lies in S3; the processes of a machine share it.
         say: told of every state that is passed over.
     """
     for number, uri in enumerate(folders):
         store = open_store(uri)
         for sealed in _seals(store):
-            local = _local(store, sealed, scratch / str(number))
+            with locked(scratch / f"{number}.lock"):  # the other processes of this machine find it there
+                local = _local(store, sealed, scratch / str(number))
             broken = [path for path, digest in sealed.files.items() if _digest(local / path) != digest]
             if not broken:
                 return local / sealed.load
@@ -70,8 +72,9 @@ def _local(store: Store, sealed: _Sealed, target: Path) -> Path:
     present = {entry.path for entry in store.list()}
     for path in sealed.files:
         if path in present and not (target / path).exists():
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            store.download(path, target / path)
+            partial = target / f"{path}.partial"
+            store.download(path, partial)
+            partial.rename(target / path)
     return target
 
 

@@ -100,6 +100,9 @@ def _save_weights(trainer: Trainer, job: Job) -> None:
     from compose_rl.models.description import DESCRIPTION, write_description
 
     folder = job.output("checkpoint")
+    if trainer.state.fsdp_config is not None:
+        # However training state is saved: rank 0 uploads the result, and has no other node's shards.
+        trainer.state.fsdp_config.state_dict_type = "full"
     with job.progress.phase("save weights"):
         trainer.save_checkpoint(str(folder / WEIGHTS_NAME), weights_only=True)
         if job.rank == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,11 @@ class StageCheckpoints(Callback):
         self._rng: list[dict[str, Any]] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rng": reproducibility.get_rng_state()}
+        # One value, since sharded states are read into the shape of what is there: as many as processes now.
+        return {"rng": pickle.dumps(reproducibility.get_rng_state())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._rng = state["rng"]
+        self._rng = pickle.loads(state["rng"])  # the seal says that it is what was written
 
     def epoch_start(self, state: State, logger: Logger) -> None:
         # Composer has done it, and the new epoch's iterator is about to draw from it.
@@ -93,7 +95,8 @@ class StageCheckpoints(Callback):
             files = self._digests(name, Path(written) if written else None)
             if dist.get_global_rank() == 0:
                 # Composer loads shards by their folder and a whole state by its file.
-                load = name if len(files) > 1 else next(iter(files))
+                load = next(iter(files))
+                load = str(Path(load).parent) if state.fsdp_sharded_state_dict_enabled else load
                 seal(self.store, batch=batch, load=load, files=files)
                 self._remove_old()
 
@@ -108,9 +111,9 @@ class StageCheckpoints(Callback):
                 own[relative] = content_digest(path)
                 if self.remote:
                     self.store.upload(path, relative)
-            if self.remote:
-                shutil.rmtree(self.folder / name, ignore_errors=True)
         gathered = dist.all_gather_object(own)
+        if self.remote:  # not before all have uploaded: the processes of a machine share the folder
+            shutil.rmtree(self.folder / name, ignore_errors=True)
         return {path: digest for part in gathered for path, digest in part.items()}
 
     def _remove_old(self) -> None:

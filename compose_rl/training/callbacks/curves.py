@@ -66,11 +66,12 @@ class CurvesLogger(LoggerDestination):
                 file.write(_json_line(line))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"lines": list(self.lines), "last": dict(self.last)}
+        # One value, since sharded states are read into the shape of what is there: no lines yet.
+        return {"json": json.dumps({"lines": self.lines, "last": self.last})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.lines = list(state["lines"])
-        self.last = dict(state["last"])
+        saved = json.loads(state["json"])
+        self.lines, self.last = saved["lines"], saved["last"]
 
 
 def _json_line(line: dict[str, Any]) -> str:
