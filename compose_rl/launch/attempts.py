@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 
-from compose_rl.stages.attempt import JOB_NAME, JobFile
-from compose_rl.store import Store, join
+from compose_rl.stages.attempt import FAILURE_NAME, JOB_NAME, Failure, JobFile
+from compose_rl.store import NotFound, Store, join
 
-__all__ = ["begin", "job_uri", "new_attempt"]
+__all__ = ["begin", "job_uri", "new_attempt", "recorded_failure"]
 
 
 def new_attempt() -> str:
@@ -27,3 +27,11 @@ def begin(store: Store, job: JobFile) -> JobFile:
 def job_uri(job: JobFile) -> str:
     """Where the job's file lies."""
     return join(job.storage, job.folder, JOB_NAME)
+
+
+def recorded_failure(store: Store, job: JobFile) -> Failure | None:
+    """What the attempt itself said of its end; None where it could not."""
+    try:
+        return Failure.model_validate_json(store.read(f"{job.folder}/{FAILURE_NAME}"))
+    except NotFound:
+        return None

@@ -10,11 +10,12 @@ from typing import Any
 
 from compose_rl.config.resources import Resources
 from compose_rl.errors import EXIT_TRANSIENT, EXIT_USER, StageFailed, TransientError, UserError
+from compose_rl.launch.attempts import recorded_failure
 from compose_rl.launch.backend import Backend, Ended, JobRequest
 from compose_rl.launch.choose import Cluster, backend_for
-from compose_rl.stages.attempt import FAILURE_NAME, Failure, published
+from compose_rl.stages.attempt import Failure, published
 from compose_rl.stages.spec import StageSpec
-from compose_rl.store import NotFound, Store, join, open_store
+from compose_rl.store import Store, join, open_store
 from compose_rl.store.manifest import Manifest
 
 __all__ = ["Outcome", "run_stage"]
@@ -96,13 +97,10 @@ def _failure(store: Store, ended: Ended) -> Exception:
         number = signal.Signals(-code)
         remedy = "; out of memory? lower the batch or the token budget" if number == signal.SIGKILL else ""
         return StageFailed(f"{job.stage}: ended by {number.name}{remedy} ({place})")
-    try:
-        failure = Failure.model_validate_json(store.read(f"{job.folder}/{FAILURE_NAME}"))
-    except NotFound:
-        failure = Failure(exit_code=code, message=f"{job.stage}: exit code {code}, see above")
-    if ended.reason:
-        # The place saw all processes; one that lives on says of another's end only that it is gone.
-        failure = Failure(exit_code=code, message=ended.reason)
+    failure = Failure(exit_code=code, message=ended.reason or f"{job.stage}: exit code {code}, see above")
+    if not ended.reason:
+        # A place that gives one saw all processes; one that lives on knows of another only that it is gone.
+        failure = recorded_failure(store, job) or failure
     if failure.exit_code == EXIT_USER:
         return UserError(failure.message)
     if failure.exit_code == EXIT_TRANSIENT:

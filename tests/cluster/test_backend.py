@@ -22,7 +22,7 @@ from compose_rl.store import open_store
 SIGTERM_EXIT = 143
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pipelines(admin: Admin) -> Iterator[None]:
     with workflows_served(admin):
         yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,15 +54,16 @@ class Run:
         self._pods = 0
 
     def _until_served(self, body: Object) -> Object:
-        for _ in range(100):
+        end = time.monotonic() + 30
+        while True:
             try:
                 return self._custom.create_namespaced_custom_object(
                     *GROUP, self.space.namespace, PLURAL, body
                 )
             except client.ApiException as error:
-                if error.status != 404:
+                if error.status != 404 or time.monotonic() > end:
                     raise
-        raise AssertionError("Workflows are not served")
+            time.sleep(0.1)
 
     @property
     def _custom(self) -> Any:

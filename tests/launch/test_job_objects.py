@@ -12,6 +12,7 @@ from compose_rl.config.resources import Resources
 from compose_rl.errors import UserError
 from compose_rl.launch.backend import JobRequest
 from compose_rl.launch.kubernetes import naming
+from compose_rl.launch.kubernetes.capacity import check_storage
 from compose_rl.launch.kubernetes.kinds import KINDS, Phase, State
 from compose_rl.stages.spec import NAMES, load
 from compose_rl.store import open_store
@@ -87,7 +88,6 @@ def test_a_pytorchjob_never_restarts_and_leaves_nothing_running(tmp_path: Path):
     job = built("pytorchjob", tmp_path, nodes=3, gpus_per_node=2, ttl_minutes=5, deadline_minutes=1.5)
     assert job["spec"]["runPolicy"] == {
         "cleanPodPolicy": "Running",
-        "backoffLimit": 0,
         "ttlSecondsAfterFinished": 300,
         "activeDeadlineSeconds": 90,
         "suspend": False,
@@ -312,3 +312,17 @@ def test_which_node_a_pod_is(kind: str, labels: dict[str, str], rank: int):
     pod = {"metadata": {"labels": {f"{prefix}/{name}": value for name, value in labels.items()}}}
     assert KINDS[kind].rank(pod) == rank
     assert KINDS[kind].rank_zero(pod) == (rank == 0)
+
+
+def test_a_folder_is_a_storage_only_on_a_volume_that_trainers_mount(tmp_path: Path):
+    volume = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+
+    def resources(path: Path) -> Resources:
+        mount = {"name": "data", "mountPath": str(path)}
+        return Resources(volumes=[volume], volume_mounts=[mount])
+
+    check_storage("s3://bucket/prefix", Resources())
+    check_storage(str(tmp_path / "store"), resources(tmp_path))
+    for given in (Resources(), resources(tmp_path / "other")):
+        with pytest.raises(UserError, match=f"storage '{tmp_path}/store': a folder, and no volume of the"):
+            check_storage(str(tmp_path / "store"), given)

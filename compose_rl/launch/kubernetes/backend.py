@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 
 from compose_rl.errors import EXIT_TRANSIENT
+from compose_rl.launch.attempts import recorded_failure
 from compose_rl.launch.backend import Ended, JobRequest
 from compose_rl.launch.kubernetes.capacity import check
 from compose_rl.launch.kubernetes.follow import End, follow
@@ -84,14 +85,18 @@ class ClusterBackend:
             seen=hold.seen,
             adopted=hold.adopted,
         )
+        attempt = hold.attempt(job)
         exit_code, reason = end.exit_code, end.reason
         if end.end is End.LEFT:
             exit_code, reason = given_up(end.job) or (exit_code, reason)
+        elif end.end is End.FAILED and end.over and not end.pod:
+            said = recorded_failure(request.store, attempt)  # no pod is left that could tell
+            exit_code, reason = (exit_code, reason) if said is None else (said.exit_code, said.message)
         elif not end.over and end.pod:
             hold.stop(exit_code, reason)  # its other pods hang, whoever waits for them
         elif not end.over:
             hold.leave(reason)  # it has not started, and others may wait longer
-        return Ended(job=hold.attempt(job), exit_code=exit_code, reason=reason)
+        return Ended(job=attempt, exit_code=exit_code, reason=reason)
 
 
 def _show(line: str) -> None:

@@ -68,11 +68,14 @@ class PyTorchJob(JobKind):
 
 
 def _run_policy(trainer: Trainer) -> dict[str, Any]:
-    """The operator's own defaults leave pods running after the end and restart them for ever."""
+    """The operator's own defaults leave pods running after the end and restart them for ever.
+
+    No ``backoffLimit``: pods that never restart need none, and where it is exceeded the operator removes the
+    failed pods too, with their logs and the reason why they failed.
+    """
     resources = trainer.resources
     policy: dict[str, Any] = {
         "cleanPodPolicy": "Running",
-        "backoffLimit": 0,
         "ttlSecondsAfterFinished": round(60 * resources.ttl_minutes),
         "suspend": resources.queue is not None,
     }
