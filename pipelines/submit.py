@@ -92,7 +92,9 @@ def _wait(
     except KeyboardInterrupt:
         _interrupted(client, run, options)
         raise
-    print(f"run {run}: {watch.state.lower()}")
+    print(f"run {run}: {watch.state.lower()}", flush=True)
+    if watch.state == "CANCELED":
+        raise StageFailed(f"run {run} was terminated; submit it again to go on from what is done")
     if watch.state != "SUCCEEDED":
         failed = watch.failed[0] if watch.failed else "the run"
         raise StageFailed(f"{failed}: {_reason(storage, run, failed)}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from rich.console import Console
@@ -36,16 +37,16 @@ class Watch:
     def update(self, run: Any) -> list[str]:
         """Take in what the server says of the run; the steps that changed."""
         details = run.run_details.task_details if run.run_details else None
-        seen = [task for task in details or [] if task.display_name in self.names and task.start_time]
+        # A task without a state was never reached, though it has times.
+        seen = [task for task in details or [] if task.display_name in self.names and task.state]
         changed: list[str] = []
         for task in sorted(seen, key=lambda task: task.start_time):
             name = self.names[task.display_name]
-            state = task.state or "PENDING"
-            end = task.end_time if state in ENDED else datetime.now(task.start_time.tzinfo)
+            end = task.end_time if task.state in ENDED else datetime.now(task.start_time.tzinfo)
             seconds = max(0.0, (end - task.start_time).total_seconds())
-            if self.steps.get(name, ("", 0.0))[0] != state:
+            if self.steps.get(name, ("", 0.0))[0] != task.state:
                 changed.append(name)
-            self.steps[name] = (state, seconds)
+            self.steps[name] = (task.state, seconds)
         self.state = run.state or self.state
         return changed
 
@@ -64,21 +65,24 @@ def follow(get: Callable[[], Any], watch: Watch, console: Console) -> None:
     Raises:
         TransientError: the server was away for too long; the run goes on.
     """
-    with Live(console=console, refresh_per_second=2, transient=True) as live:
-        while True:
-            changed = watch.update(_patiently(get))
-            if console.is_terminal:
-                live.update(_table(watch))
-            else:
-                for name in changed:
-                    state, seconds = watch.steps[name]
-                    took = f" ({duration(seconds)})" if state in ENDED else ""
-                    console.print(f"{name}: {state.lower()}{took}", soft_wrap=True)
-            if watch.state in ENDED:
-                break
-            time.sleep(POLL_SECONDS)
-    if console.is_terminal:
-        console.print(_table(watch))
+    if not console.is_terminal:
+        for name in chain.from_iterable(_changes(get, watch)):
+            state, seconds = watch.steps[name]
+            took = f" ({duration(seconds)})" if state in ENDED else ""
+            console.print(f"{name}: {state.lower()}{took}", soft_wrap=True)
+        return
+    with Live(console=console, refresh_per_second=2) as live:
+        for _ in _changes(get, watch):
+            live.update(_table(watch))
+
+
+def _changes(get: Callable[[], Any], watch: Watch) -> Iterator[list[str]]:
+    """The steps that have changed, at each look, until the run has ended."""
+    while True:
+        yield watch.update(_patiently(get))
+        if watch.state in ENDED:
+            return
+        time.sleep(POLL_SECONDS)
 
 
 def _patiently(get: Callable[[], Any]) -> Any:

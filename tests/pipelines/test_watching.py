@@ -35,14 +35,19 @@ def server(state: str | None, *tasks: Any) -> Any:
 
 def test_steps_are_seen_in_the_order_in_which_they_began() -> None:
     watch = Watch(NAMES)
-    assert watch.update(server("RUNNING", task("sft", "FAILED", 9, 75), task("resolve", None))) == [
+    assert watch.update(server("RUNNING", task("sft", "FAILED", 9, 75), task("resolve", "RUNNING"))) == [
         "resolve_model",
         "sft",
     ]
     assert list(watch.steps) == ["resolve_model", "sft"]
     assert watch.steps["sft"] == ("FAILED", 75.0)
-    assert watch.steps["resolve_model"][0] == "PENDING"
+    assert watch.steps["resolve_model"][0] == "RUNNING"
     assert watch.failed == ["sft"]
+
+
+def test_steps_that_were_not_reached_are_left_out() -> None:
+    watch = Watch(NAMES)
+    assert watch.update(server("FAILED", task("resolve", "FAILED"), task("sft", None))) == ["resolve_model"]
 
 
 def test_a_run_that_has_not_begun_has_no_steps() -> None:
