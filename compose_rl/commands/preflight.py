@@ -56,7 +56,7 @@ def _checks(arguments: argparse.Namespace) -> Iterator[Check]:
     api, reachable = cluster.reach(arguments.context, arguments.namespace, patience=_PATIENCE_SECONDS)
     yield reachable
     if api is not None:
-        yield from cluster.checks(api, resources)
+        yield from cluster.checks(api, resources, arguments.storage)
     yield from storage.checks(arguments.storage)
     wanted = arguments.image or ([resources.image] if resources.image else [])
     if api is not None and not arguments.no_pod:

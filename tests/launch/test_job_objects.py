@@ -324,5 +324,7 @@ def test_a_folder_is_a_storage_only_on_a_volume_that_trainers_mount(tmp_path: Pa
     check_storage("s3://bucket/prefix", Resources())
     check_storage(str(tmp_path / "store"), resources(tmp_path))
     for given in (Resources(), resources(tmp_path / "other")):
-        with pytest.raises(UserError, match=f"storage '{tmp_path}/store': a folder, and no volume of the"):
+        with pytest.raises(
+            UserError, match=f"storage '{tmp_path}/store': a folder, and trainers mount no volume"
+        ):
             check_storage(str(tmp_path / "store"), given)

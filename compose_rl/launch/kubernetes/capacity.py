@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from compose_rl.config.resources import Resources
@@ -30,6 +31,7 @@ __all__ = [
     "check_queue",
     "check_runtime",
     "check_secrets",
+    "check_storage",
 ]
 
 
@@ -40,6 +42,7 @@ def check(api: Api, request: JobRequest) -> None:
         UserError: one line: what is missing and what to do.
     """
     resources = request.resources
+    check_storage(request.store.uri, resources)
     checks = [check_secrets, check_queue]
     if resources.check_nodes:
         checks.append(check_gpus)
@@ -48,6 +51,22 @@ def check(api: Api, request: JobRequest) -> None:
     for each in checks:
         with contextlib.suppress(Forbidden):
             each(api, resources)
+
+
+def check_storage(uri: str, resources: Resources) -> None:
+    """Whether trainers can reach the storage: a folder has to be on a volume that they mount there too.
+
+    Raises:
+        UserError: it is on none.
+    """
+    if "://" in uri:
+        return
+    folder = PurePosixPath(uri)
+    if not any(folder.is_relative_to(mount["mountPath"]) for mount in resources.volume_mounts):
+        raise UserError(
+            f"storage '{uri}': a folder, and trainers mount no volume there; add a shared volume"
+            " to volumes and volume_mounts in resources, or choose an s3:// storage"
+        )
 
 
 def check_gpus(api: Api, resources: Resources) -> None:

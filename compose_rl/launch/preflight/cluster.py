@@ -15,6 +15,7 @@ from compose_rl.launch.kubernetes.capacity import (
     check_queue,
     check_runtime,
     check_secrets,
+    check_storage,
 )
 from compose_rl.launch.kubernetes.kinds import KINDS
 from compose_rl.launch.kubernetes.resource import (
@@ -71,7 +72,7 @@ def _failed(reason: Exception) -> str:
     raise reason
 
 
-def checks(api: Api, resources: Resources) -> Iterator[Check]:
+def checks(api: Api, resources: Resources, storage: str) -> Iterator[Check]:
     """Everything that is looked at without starting a pod."""
     name = resources.backend if resources.backend in KINDS else "pytorchjob"
     yield Check("namespace", partial(_pod_security, api, name))
@@ -89,6 +90,9 @@ def checks(api: Api, resources: Resources) -> Iterator[Check]:
         without = "nothing says why Kueue holds a job back"
         yield Check("right to workloads", partial(_may_perhaps, api, WORKLOADS, ("get", "list"), without))
     yield from _named(api, resources, name)
+    if "://" not in storage:
+        check = partial(check_storage, storage, resources)
+        yield Check("storage volume", partial(_passes, check, "mounted by trainers"))
     yield Check("GPUs", partial(_gpus, api, resources))
 
 
