@@ -17,6 +17,7 @@ COMMANDS = {
     "rerun": "run one stage again with the recorded inputs and changed settings",
     "component": "run one stage as a step of a Kubeflow pipeline",
     "preflight": "look whether a cluster has what runs will need",
+    "gc": "remove jobs, leases and attempts that no run stands for any more",
     "report": "say how a run of a pipeline ended",
 }
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from compose_rl.store.manifest import Manifest
 
-__all__ = ["add", "lineage", "run"]
+__all__ = ["add", "lineage", "run", "size"]
 
 _KEY_DIGITS = 12
 _PIPE_WIDTH = 10_000
@@ -62,7 +62,7 @@ def _facts(manifest: Manifest) -> Any:
 
 def _tables(manifest: Manifest) -> list[tuple[str, list[tuple[str, str]]]]:
     outputs = [
-        (name, f"{len(out.files)} files, {_size(sum(file.size for file in out.files))}  {out.uri}")
+        (name, f"{len(out.files)} files, {size(sum(file.size for file in out.files))}  {out.uri}")
         for name, out in sorted(manifest.outputs.items())
     ]
     return [
@@ -128,7 +128,8 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
 
 
-def _size(size: float) -> str:
+def size(size: float) -> str:
+    """``1234`` → ``1.2 kB``."""
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

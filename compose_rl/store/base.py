@@ -25,6 +25,8 @@ class Entry:
     """Bytes."""
     tag: str
     """Changes when the content does: size and mtime of a local file, ETag of an S3 object."""
+    modified: float
+    """When it was written: seconds since the epoch, by the store's clock."""
 
 
 class Store(Protocol):

@@ -126,9 +126,8 @@ class FolderStore:
 
     def _entry(self, path: Path) -> Entry:
         status = path.stat()
-        return Entry(
-            path.relative_to(self.root).as_posix(), status.st_size, f"{status.st_size}-{status.st_mtime_ns}"
-        )
+        tag = f"{status.st_size}-{status.st_mtime_ns}"
+        return Entry(path.relative_to(self.root).as_posix(), status.st_size, tag, status.st_mtime)
 
     @staticmethod
     def _copy(source: Path, target: Path) -> None:

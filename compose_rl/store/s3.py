@@ -143,7 +143,8 @@ class S3Store:
                 inside = not prefix or name == key or name.startswith(key.rstrip("/") + "/")
                 if inside and not name.endswith("/"):
                     tag = str(item["ETag"]).strip('"')
-                    entries.append(Entry(name.removeprefix(self._prefix), int(item["Size"]), tag))
+                    modified = float(item["LastModified"].timestamp())
+                    entries.append(Entry(name.removeprefix(self._prefix), int(item["Size"]), tag, modified))
         return sorted(entries, key=lambda entry: entry.path)
 
     def folders(self, prefix: str = "") -> list[str]:

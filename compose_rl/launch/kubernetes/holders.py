@@ -15,7 +15,18 @@ from compose_rl.launch.kubernetes.identity import Identity
 from compose_rl.launch.kubernetes.jobkind import JobKind
 from compose_rl.launch.kubernetes.resource import Object
 
-__all__ = ["given_up", "held", "holders", "is_left", "joined", "leaving", "notes", "stopping", "tries"]
+__all__ = [
+    "given_up",
+    "held",
+    "holders",
+    "is_left",
+    "joined",
+    "leaving",
+    "notes",
+    "stopping",
+    "tries",
+    "workflow_of",
+]
 
 
 def notes(found: Mapping[str, Any]) -> Mapping[str, str]:
@@ -86,7 +97,7 @@ def leaving(
         return None
     if not rest:
         return _stop(found, {naming.HOLDERS: "[]", naming.LEFT: why}, kind), True
-    lost = {_workflow(holder) for holder in gone} - {_workflow(holder) for holder in rest}
+    lost = {workflow_of(holder) for holder in gone} - {workflow_of(holder) for holder in rest}
     owners = [owner for owner in _owners(found) if owner["uid"] not in lost]
     return _patch(found, {naming.HOLDERS: json.dumps(rest)}, ownerReferences=owners), False
 
@@ -113,6 +124,6 @@ def _owners(found: Mapping[str, Any]) -> list[Object]:
     return list(found["metadata"].get("ownerReferences") or [])
 
 
-def _workflow(holder: str) -> str:
+def workflow_of(holder: str) -> str:
     """The uid of the Workflow that a holder belongs to; of one outside KFP no uid at all."""
     return holder.partition(".")[0]
