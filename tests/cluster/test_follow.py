@@ -75,15 +75,15 @@ class Jobs:
         self.space = space
         self.api = Api.connect()
 
-    def create(self, name: str, *scripts: str, queue: bool = False, **annotations: str) -> None:
+    def create(self, name: str, *scripts: str, queue: bool = False, **pod: Any) -> None:
         """A job with a pod for each script; an empty one is never run, the test writes the pod's status."""
         roles = ["Master", "Worker"]
-        replicas = {role: _replica(script) for role, script in zip(roles, scripts, strict=False)}
+        replicas = {role: _replica(script, pod) for role, script in zip(roles, scripts, strict=False)}
         policy = {"cleanPodPolicy": "Running", "backoffLimit": 0, "suspend": queue}
         body = {
             "apiVersion": "kubeflow.org/v1",
             "kind": "PyTorchJob",
-            "metadata": {"name": name, "annotations": annotations},
+            "metadata": {"name": name},
             "spec": {"runPolicy": policy, "pytorchReplicaSpecs": replicas},
         }
         self.api.create(PYTORCHJOBS, body)
@@ -103,11 +103,11 @@ class Jobs:
             time.sleep(0.05)
 
 
-def _replica(script: str) -> Object:
+def _replica(script: str, pod: Object) -> Object:
     container: Object = {"name": "pytorch", "image": BUSYBOX, "imagePullPolicy": "Never"}
     container["command"] = ["/bin/busybox", "sh", "-c", script]
     container["terminationMessagePolicy"] = "FallbackToLogsOnError"
-    spec: Object = {"containers": [container], "terminationGracePeriodSeconds": 1}
+    spec: Object = {"containers": [container], "terminationGracePeriodSeconds": 1, **pod}
     if not script:
         spec["schedulerName"] = NEVER_SCHEDULED
     return {"replicas": 1, "restartPolicy": "Never", "template": {"spec": spec}}
@@ -232,6 +232,31 @@ def test_pods_that_a_queue_takes_away_are_no_failure(jobs: Jobs) -> None:
     assert followed.end.end is End.SUCCEEDED
 
 
+def test_a_node_that_does_not_answer_is_told_and_waited_for(jobs: Jobs) -> None:
+    jobs.create("a", "")
+    followed = jobs.follow("a")
+    (pod,) = jobs.pods("a", 1)
+    name = pod["metadata"]["name"]
+
+    def ready(value: str) -> None:
+        container = {"name": "pytorch", "image": "x", "imageID": "", "restartCount": 0, "ready": True}
+        conditions = [{"type": kind, "status": value} for kind in ("Ready", "PodScheduled")]
+        conditions[1]["status"] = "True"
+        status = {"phase": "Running", "conditions": conditions, "containerStatuses": [container]}
+        container["state"] = RUNNING
+        jobs.space.admin.write_pod_status(jobs.space.namespace, name, status)
+
+    ready("True")
+    followed.says("1 pod running")
+    assert not any("does not answer" in line for line in followed.lines)
+    ready("False")
+    followed.says(f"pod {name}: its node")
+    time.sleep(1.5)  # longer than a failure takes to settle
+    assert followed.is_alive()
+    write_status(jobs.space, pod, "Succeeded", {"terminated": {"exitCode": 0, "reason": "Completed"}})
+    assert followed.end.end is End.SUCCEEDED
+
+
 def test_without_pods_the_reason_of_the_operator_is_told(
     jobs: Jobs, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,3 +340,11 @@ def test_the_termination_message_is_the_reason(jobs: Jobs) -> None:
     jobs.create("a", "echo working; echo 'lr=-1: must be positive' > /dev/termination-log; exit 2")
     end = jobs.follow("a").end
     assert (end.exit_code, end.reason) == (EXIT_USER, "pod a-master-0: lr=-1: must be positive")
+
+
+@pytest.mark.node
+def test_a_job_that_ran_too_long_names_the_users_limit(jobs: Jobs) -> None:
+    jobs.create("a", "echo working; sleep 600", activeDeadlineSeconds=3)
+    end = jobs.follow("a").end
+    assert (end.end, end.exit_code, end.outside) == (End.FAILED, EXIT_USER, True)
+    assert "raise deadline_minutes" in end.reason

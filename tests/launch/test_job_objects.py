@@ -96,6 +96,7 @@ def test_a_pytorchjob_never_restarts_and_leaves_nothing_running(tmp_path: Path):
     assert {role: spec["replicas"] for role, spec in replicas.items()} == {"Master": 1, "Worker": 2}
     assert {spec["restartPolicy"] for spec in replicas.values()} == {"Never"}
     assert replicas["Master"]["template"] == replicas["Worker"]["template"]
+    assert replicas["Master"]["template"]["spec"]["activeDeadlineSeconds"] == 90
     assert job["spec"]["nprocPerNode"] == "2"
     assert container(job)["name"] == "pytorch"
 

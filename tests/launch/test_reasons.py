@@ -57,6 +57,11 @@ def disrupted(name: str, reason: str, message: str = "") -> Pod:
     [
         (ended("a", 1, message="rank 0: exit code 1"), 1, "exit code 1: rank 0: exit code 1"),
         (ended("a", 7), 1, "exit code 7"),
+        (
+            ended("a", 7, message="Error on reading termination message from logs: no such file"),
+            1,
+            "exit code 7",
+        ),
         (ended("a", 2, message="lr=-1: must be positive"), 2, "lr=-1: must be positive"),
         (ended("a", 75, message="s3://b: slow down"), 75, "s3://b: slow down"),
         (ended("a", 137, reason="OOMKilled"), 2, "OOMKilled: used more memory than its limit of 64Gi"),
@@ -74,6 +79,7 @@ def test_a_container_that_ended_says_why(found: Pod, exit_code: int, words: str)
     assert seen is not None
     assert (seen.exit_code, seen.pod) == (exit_code, "a")
     assert words in seen.reason and "\n" not in seen.reason
+    assert "termination message" not in seen.reason
 
 
 @pytest.mark.parametrize(

@@ -76,10 +76,16 @@ def test_a_pod_runs_when_none_of_its_containers_waits():
     assert pod_stage(pod(phase="Failed")) == Obstacle(Stage.RUN)
 
 
-def test_an_init_container_that_cannot_start_shows_before_the_container_that_waits_for_it():
+def test_the_container_that_cannot_start_shows_before_those_that_wait_for_it():
     found = pod(waiting={"reason": "PodInitializing"})
     broken = {"reason": "InvalidImageName", "message": "no"}
     found["status"]["initContainerStatuses"] = [{"name": "init", "state": {"waiting": broken}}]
+    assert pod_stage(found).remedy == "mend the image's name"
+    statuses = found["status"]
+    statuses["containerStatuses"], statuses["initContainerStatuses"] = (
+        statuses["initContainerStatuses"],
+        statuses["containerStatuses"],
+    )
     assert pod_stage(found).remedy == "mend the image's name"
 
 

@@ -107,6 +107,9 @@ def template(trainer: Trainer, container: str) -> dict[str, Any]:
         "affinity": resources.affinity,
         "priorityClassName": resources.priority_class,
         "schedulerName": resources.scheduler_name,
+        # The operator looks at a job's own deadline only when something else about the job changes.
+        "activeDeadlineSeconds": resources.deadline_minutes
+        and max(1, round(60 * resources.deadline_minutes)),
     }
     spec |= {name: value for name, value in optional.items() if value}
     metadata: dict[str, Any] = {"labels": {**_NO_SIDECAR, **trainer.labels}}

@@ -103,6 +103,9 @@ _EXIT_CODES = {
 _WHEN_ASKED = {EXIT_TRANSIENT, 137, 143}
 """How a trainer ends that is told to."""
 
+_NO_MESSAGE = "Error on reading termination message"
+"""What a node says in place of a message that it cannot read."""
+
 _LOG_LINES = (
     (
         re.compile(r"Watchdog caught collective operation timeout|collective operation timeout", re.I),
@@ -283,7 +286,8 @@ def _asked_to_end(pod: Object) -> float:
 
 def _message(end: Object) -> str:
     """The termination message; where there was none, Kubernetes puts the log's end in its place."""
-    lines = [line for line in str(end.get("message") or "").splitlines() if line.strip()]
+    text = str(end.get("message") or "")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith(_NO_MESSAGE)]
     if not lines:
         return ""
     return one_line(lines[0]) if len(lines) == 1 else from_log(lines) or one_line(lines[-1])

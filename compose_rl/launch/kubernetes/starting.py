@@ -12,6 +12,7 @@ from compose_rl.launch.kubernetes import podview
 from compose_rl.launch.kubernetes.api import Api, Object
 from compose_rl.launch.kubernetes.jobend import End, JobEnd
 from compose_rl.launch.kubernetes.jobkind import JobKind, State
+from compose_rl.launch.kubernetes.reasons import node_lost
 from compose_rl.launch.kubernetes.refusals import one_line
 from compose_rl.launch.kubernetes.resource import EVENTS, WORKLOADS
 from compose_rl.launch.kubernetes.waiting import Obstacle, Stage, pod_stage, pods_line, workload_line
@@ -57,6 +58,8 @@ class Starting:
             return self._without_pods(name, _Wait("queue", uid), f"queued: {self._queue_text(job)}")
         if not pods:
             return self._without_pods(name, _Wait("pods", uid), self._no_pods_text(uid))
+        for pod in filter(node_lost, pods):
+            self._say(f"{name}: pod {podview.name(pod)}: its node {podview.node(pod)} does not answer", 0)
         found = [(pod, pod_stage(pod)) for pod in pods]
         waits = {
             _Wait(each.stage, podview.uid(pod)): (pod, each)
