@@ -109,6 +109,7 @@ def test_a_volume_may_be_mounted_twice_but_not_at_one_place():
         "WANDB_API_KEY",
         "apikey",
         "DB_PASSWORD",
+        "CLIENT_SECRET_ID",
         "SSH_PASSPHRASE",
         "AWS_CREDENTIALS",
     ],
