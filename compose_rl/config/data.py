@@ -115,6 +115,8 @@ class LoaderDataset(Config):
 
     local: str | None = None
     remote: str | None = None
+    checksums: dict[str, str] | None = None
+    """SHA-256 of each file in ``remote`` by its path: what is downloaded is compared with it."""
     split: str | None = None
     streams: dict[str, dict[str, Any]] | None = None
     max_seq_len: int = Field(gt=1)
@@ -145,7 +147,7 @@ class LoaderDataset(Config):
 
     def streaming(self) -> dict[str, Any]:
         """The keyword arguments of ``StreamingDataset``, without ``streams``."""
-        return self.model_dump(exclude={"max_seq_len", "streams"})
+        return self.model_dump(exclude={"max_seq_len", "streams", "checksums"})
 
 
 class LoaderConfig(Config):

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from streaming import Stream, StreamingDataset
 from streaming.base.world import World
 
 from compose_rl.config.data import LoaderDataset
+from compose_rl.data.remote import CheckedStream
 from compose_rl.errors import UserError
 from compose_rl.store.checksums import locked
 
@@ -84,6 +86,9 @@ class ShardDataset(StreamingDataset):
         pair: combines a sample with the next one of the dataset, (i + 1) mod N, for instance for KTO.
     """
 
+    _failed: BaseException | None = None
+    """What went wrong in a thread that downloads."""
+
     def __init__(
         self,
         config: LoaderDataset,
@@ -94,6 +99,9 @@ class ShardDataset(StreamingDataset):
         if config.local and not config.remote and not config.streams:
             check_shards(Path(config.local) / (config.split or ""))
         place: dict[str, Any] = config.streaming()
+        if config.remote and config.local and config.checksums is not None:
+            place |= {"streams": [CheckedStream(config.remote, config.local, config.checksums)]}
+            place |= {"local": None, "remote": None}
         if config.streams:
             place |= {"streams": [Stream(**stream) for stream in config.streams.values()]}
             place |= {"local": None, "remote": None}
@@ -103,6 +111,15 @@ class ShardDataset(StreamingDataset):
         self._decode = decode
         self._pair = pair
         self._whole: set[int] = set()
+
+    def __iter__(self) -> Iterator[Sample]:
+        yield from super().__iter__()
+        if self._failed is not None:  # streaming takes a failed download for the end of the epoch
+            raise self._failed
+
+    def on_exception(self, future: Future[Any]) -> None:
+        self._failed = future.exception() or self._failed
+        super().on_exception(future)
 
     def get_item(self, sample_id: int, retry: int = 7) -> Sample:
         """Sample number ``sample_id`` of the dataset.
@@ -121,6 +138,10 @@ class ShardDataset(StreamingDataset):
             raw = super().get_item(sample_id, retry)
         except (ValueError, IndexError):
             self._check_size(shard_id)
+            raise
+        except RuntimeError:
+            if self._failed is not None:
+                raise self._failed from None
             raise
         # A value cut short in the file would else be read as a shorter one.
         if shard_id not in self._whole:

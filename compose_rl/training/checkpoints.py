@@ -15,7 +15,7 @@ from pathlib import Path
 from compose_rl.store import Store, open_store
 from compose_rl.store.checksums import locked
 
-__all__ = ["SEAL_SUFFIX", "content_digest", "newest_whole", "seal", "sealed_batches"]
+__all__ = ["SEAL_SUFFIX", "content_digest", "joined", "newest_whole", "seal", "sealed_batches"]
 
 SEAL_SUFFIX = ".whole.json"
 
@@ -58,6 +58,18 @@ def newest_whole(folders: list[str], scratch: Path, say: Callable[[str], None]) 
                 return local / sealed.load
             say(f"not resuming from {uri}/{sealed.load}: {broken[0]} is not what was written")
     return None
+
+
+def joined(shards: Path, target: Path) -> Path:
+    """A sharded state as one file, ``target``, for processes that do not shard; made by one of a machine."""
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    with locked(target.with_suffix(".lock")):
+        if not target.exists():
+            partial = target.with_suffix(".partial")
+            dcp_to_torch_save(shards, partial)
+            partial.rename(target)
+    return target
 
 
 def _seals(store: Store) -> list[_Sealed]:

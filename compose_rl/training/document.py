@@ -65,9 +65,21 @@ def _fill_data(document: dict[str, Any], job: Job, length: int) -> None:
             del document[loader]
             continue
         dataset = document[loader].setdefault("dataset", {})
-        dataset["local"] = str(job.input("data", split))
+        dataset |= _shards(job, split)
         dataset.setdefault("max_seq_len", length)
         dataset.setdefault("shuffle_seed", document["seed"])
+
+
+def _shards(job: Job, split: str) -> dict[str, Any]:
+    """Where a dataset lies: in a folder, checked now; in S3, a shard fetched and checked when needed."""
+    output = job.inputs["data"].output(split)
+    if "://" not in output.uri:
+        return {"local": str(job.input("data", split))}
+    return {
+        "remote": output.uri,
+        "local": str(job.scratch / "shards" / split),
+        "checksums": {file.path: file.sha256 for file in output.files},
+    }
 
 
 def _fill_callbacks(document: dict[str, Any], job: Job, config: TrainingConfig) -> None:

@@ -10,7 +10,7 @@ from compose_rl.config.training import TrainingConfig
 from compose_rl.errors import UserError
 from compose_rl.stages.job import Job, Result
 from compose_rl.stages.watch import heed_signals
-from compose_rl.training.checkpoints import newest_whole
+from compose_rl.training.checkpoints import joined, newest_whole
 from compose_rl.training.document import training_document
 from compose_rl.training.gloo import average_on_cpu
 from compose_rl.training.quiet import quiet_libraries
@@ -44,9 +44,7 @@ def train_stage(
     if amend is not None:
         amend(document)
     _check_machine(job.config)
-    resume = newest_whole(job.earlier_checkpoints(), job.scratch / "resume", job.progress.say)
-    if resume is not None:
-        document["load_path"] = str(resume)
+    _resume(document, job)
     logs = job.output("logs")
     _write_resolved(document, logs)
     with job.leave.ends_itself():  # StageCheckpoints sees to it
@@ -71,6 +69,23 @@ def _check_machine(config: TrainingConfig) -> None:
         )
 
 
+def _resume(document: dict[str, Any], job: Job) -> None:
+    """Load the newest whole state, in the form it has; new ones are saved in the form of the document."""
+    fsdp = document.get("fsdp_config")
+    form = "full" if fsdp is None else fsdp.setdefault("state_dict_type", "full")
+    document["callbacks"]["stage_checkpoints"]["form"] = form
+    folder = job.scratch / "resume"
+    found = newest_whole(job.earlier_checkpoints(), folder, job.progress.say)
+    if found is None:
+        return
+    # LLM Foundry does without FSDP in a single process.
+    if found.is_dir() and (fsdp is None or int(os.environ.get("WORLD_SIZE", "1")) == 1):
+        found = joined(found, folder / "joined.pt")
+    if fsdp is not None:
+        fsdp["state_dict_type"] = "sharded" if found.is_dir() else "full"
+    document["load_path"] = str(found)
+
+
 def _train(document: dict[str, Any], job: Job) -> Trainer:
     # Composer chooses between FSDP 1, which needs a GPU, and FSDP 2 by this variable.
     os.environ.setdefault("FSDP_VERSION", "2")
@@ -81,9 +96,7 @@ def _train(document: dict[str, Any], job: Job) -> Trainer:
         from llmfoundry.command_utils.train import train
         from omegaconf import OmegaConf
     heed_signals()
-    fsdp = document.get("fsdp_config")
-    if fsdp is not None:
-        fsdp.setdefault("state_dict_type", "full")
+    if "fsdp_config" in document:
         average_on_cpu()
     return train(OmegaConf.create(document))
 

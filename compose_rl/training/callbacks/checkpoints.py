@@ -33,13 +33,17 @@ class StageCheckpoints(Callback):
         folder: where it is written: the same folder, or a local one.
         interval: ``1ep``, ``50ba``; at the end of training nothing is saved, since the result follows.
         keep: how many sealed states stay.
+        form: ``full``, or ``sharded``: each process saves its own part, where the model is sharded.
     """
 
-    def __init__(self, uri: str, folder: str, interval: int | str = "1ep", keep: int = 1) -> None:
+    def __init__(
+        self, uri: str, folder: str, interval: int | str = "1ep", keep: int = 1, form: str = "full"
+    ) -> None:
         self.store = open_store(uri)
         self.folder = Path(folder)
         self.remote = "://" in uri
         self.keep = keep
+        self.form = form
         self._due = create_interval_scheduler(interval, include_end_of_training=False)
         self._last = -1
         self._rng: list[dict[str, Any]] | None = None
@@ -90,6 +94,8 @@ class StageCheckpoints(Callback):
     def _save(self, state: State) -> None:
         batch = self._last = int(state.timestamp.batch)
         name = f"ba{batch}"
+        if state.fsdp_config is not None:  # which had the form of the state that was resumed from
+            state.fsdp_config.state_dict_type = self.form
         with LEAVE.ends_itself(saving=True):
             written = checkpoint.save_checkpoint(state, str(self.folder / name / "rank{rank}.pt"))
             files = self._digests(name, Path(written) if written else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 
 from composer.core import Callback, State, TimeUnit
@@ -14,7 +15,7 @@ __all__ = ["StageProgress"]
 
 
 class StageProgress(Callback):
-    """Shows steps done, rate, time left and the loss, on rank 0.
+    """Shows steps done, rate, time left, loss, learning rate and tokens a second, on rank 0.
 
     Args:
         prefix: stands in front of every line, usually the stage's name.
@@ -24,10 +25,11 @@ class StageProgress(Callback):
         self._progress = Progress(prefix, quiet=dist.get_global_rank() != 0)
         self._open = ExitStack()
         self._phase: Phase | None = None
-        self._first = 0
+        self._first = self._first_token = 0
 
     def fit_start(self, state: State, logger: Logger) -> None:
         self._first = int(state.timestamp.batch)
+        self._first_token = int(state.timestamp.token)
         if self._first:
             self._progress.say(f"resumed after batch {self._first}")
         self._phase = self._open.enter_context(self._progress.phase("train", unit="batches"))
@@ -37,7 +39,13 @@ class StageProgress(Callback):
         total = _batches(state)
         if total is not None:
             self._phase.total = total - self._first
-        self._phase.advance(1, note=f"loss {state.total_loss_dict['loss/train/total']:.4f}")
+        self._phase.advance(1, note=self._figures(state))
+
+    def _figures(self, state: State) -> str:
+        seconds = time.monotonic() - self._phase.started if self._phase else 0.0
+        tokens = (int(state.timestamp.token) - self._first_token) / max(seconds, 1e-9)
+        loss, rate = state.total_loss_dict["loss/train/total"], state.schedulers[0].get_last_lr()[0]
+        return f"loss {loss:.4f}, lr {rate:.3g}, {tokens:,.0f} tokens/s"
 
     def fit_end(self, state: State, logger: Logger) -> None:
         self._open.close()
