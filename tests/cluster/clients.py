@@ -38,8 +38,11 @@ class Admin:
 
     def pods(self, namespace: str) -> list[Object]:
         """Every pod that is not on its way out."""
-        found = self._client.sanitize_for_serialization(self.core.list_namespaced_pod(namespace).items)
-        return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+        return [pod for pod in self.all_pods(namespace) if "deletionTimestamp" not in pod["metadata"]]
+
+    def all_pods(self, namespace: str) -> list[Object]:
+        """Every pod that still takes room."""
+        return self._client.sanitize_for_serialization(self.core.list_namespaced_pod(namespace).items)
 
     def write_pod_status(self, namespace: str, name: str, status: Object) -> None:
         self.core.patch_namespaced_pod_status(name, namespace, {"status": status})

@@ -16,8 +16,8 @@ from typing import Any
 from space import Space
 
 TOY_LAUNCHER = Path(__file__).parent / "toy_launcher.py"
-FAST = {"lease_minutes": 0.1, "cpu": "100m", "memory": "300Mi"}
-"""Unless a test says otherwise: short leases, and room for many pods on a small machine."""
+FAST = {"lease_minutes": 0.1, "memory": "1Gi"}
+"""Unless a test says otherwise. Without ``cpu``, which would be a limit: a small machine is slow enough."""
 
 
 class Launcher:
@@ -100,6 +100,13 @@ class Launchers:
         launcher = Launcher(command, environment, self._folder / f"launcher{len(self._started)}.log")
         self._started.append(launcher)
         return launcher
+
+    def until(self, holds: Callable[[], Any], what: str, seconds: float = 60) -> None:
+        """Wait for something that comes when no launcher runs any more."""
+        end = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < end, f"no {what} in {seconds} s"
+            time.sleep(0.2)
 
     def __enter__(self) -> Launchers:
         return self

@@ -6,9 +6,11 @@ import base64
 import contextlib
 import json
 import shutil
+import signal
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import archives
@@ -51,12 +53,15 @@ def up(level: str) -> None:
     print(f"cluster of level {level} up in {time.monotonic() - started:.0f} s", flush=True)
 
 
-def restart_api_server(seconds_away: float) -> None:
-    """Stop the API server, wait, and start it again."""
-    processes.stop("apiserver")
-    time.sleep(seconds_away)
-    start("apiserver")
-    until(_answers, "the API server")
+@contextlib.contextmanager
+def api_server_away() -> Iterator[None]:
+    """Kill the API server, and start it again afterwards. Told to stop, it would wait for its watchers."""
+    processes.stop("apiserver", signal.SIGKILL)
+    try:
+        yield
+    finally:
+        start("apiserver")
+        until(_answers, "the API server")
 
 
 def level() -> str | None:
