@@ -307,7 +307,7 @@ class Api:
             self._streams.add(response)
         try:
             if not self.closed.is_set():
-                yield from connection.lines(response)
+                yield from connection.lines(response, self._patience.outages.stream_broke)
         finally:
             with self._lock:
                 self._streams.discard(response)

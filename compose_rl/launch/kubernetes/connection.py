@@ -182,8 +182,12 @@ def retry_after(response: Any) -> float:
     return min(float(value), _LONGEST_RETRY_AFTER) if value.isdigit() else 0.0
 
 
-def lines(response: Any) -> Iterator[str]:
-    """The lines of a body as they come. A broken connection ends them, and drops a line that is cut off."""
+def lines(response: Any, broken: Callable[[], None]) -> Iterator[str]:
+    """The lines of a body as they come. A broken connection ends them, and drops a line that is cut off.
+
+    Args:
+        broken: is told of it.
+    """
     from urllib3 import exceptions
 
     rest = b""
@@ -193,6 +197,7 @@ def lines(response: Any) -> Iterator[str]:
             for line in whole:
                 yield line.decode(errors="replace")
     except (exceptions.HTTPError, OSError, ValueError):  # ValueError: closed by another thread
+        broken()
         return
     if rest:
         yield rest.decode(errors="replace")

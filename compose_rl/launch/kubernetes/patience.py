@@ -49,9 +49,13 @@ class Outages:
                 if since is not None:
                     self._say(f"the Kubernetes API answers again, after {duration(time.monotonic() - since)}")
 
+    def stream_broke(self) -> None:
+        """The server may have been started anew, so fast that no call found it away."""
+        self._settled = time.monotonic() + _SETTLING_SECONDS
+
     @property
     def settling(self) -> bool:
-        """The server was away a moment ago."""
+        """The server was, or may have been, away a moment ago."""
         return time.monotonic() < self._settled
 
 
