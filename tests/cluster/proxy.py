@@ -5,7 +5,22 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+from pathlib import Path
 from types import TracebackType
+
+import yaml
+
+
+def kubeconfig_through(proxy: Proxy, direct: Path, folder: Path) -> Path:
+    """A kubeconfig that leads through the proxy."""
+    document = yaml.safe_load(direct.read_text())
+    document["clusters"][0]["cluster"] |= {
+        "server": f"https://127.0.0.1:{proxy.port}",
+        "tls-server-name": "kubernetes.default.svc",
+    }
+    path = folder / "through-proxy"
+    path.write_text(yaml.safe_dump(document))
+    return path
 
 
 class Proxy:

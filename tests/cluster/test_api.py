@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from places import ADDRESS, ADMIN
-from proxy import Proxy
+from proxy import Proxy, kubeconfig_through
 from space import Space
 
 from compose_rl.errors import TransientError, UserError
@@ -74,13 +74,7 @@ def through(
 ) -> Iterator[Api]:
     """The same as ``api``, through the proxy."""
 
-    def change(document: Any) -> None:
-        document["clusters"][0]["cluster"] |= {
-            "server": f"https://127.0.0.1:{proxy.port}",
-            "tls-server-name": "kubernetes.default.svc",
-        }
-
-    monkeypatch.setenv("KUBECONFIG", str(mended_kubeconfig(space, tmp_path / "through", change)))
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig_through(proxy, space.kubeconfig, tmp_path)))
     found = Api.connect(say=said.append)
     yield found
     found.close()
@@ -223,20 +217,6 @@ def test_a_version_that_is_forgotten_is_expired_and_the_objects_are_listed_again
     assert set(next(seen)) == {"a"}  # listed again
     api.create(PYTORCHJOBS, job("b"))
     assert set(next(seen)) == {"a", "b"}  # and watched
-
-
-def test_an_object_that_goes_is_seen_as_it_went(api: Api) -> None:
-    api.create(PYTORCHJOBS, job("a"))
-    seen = snapshots(api, Selection(PYTORCHJOBS))
-    assert set(next(seen)) == {"a"}
-    api.patch(PYTORCHJOBS, "a", {"metadata": {"annotations": {"last": "words"}}})
-    api.delete(PYTORCHJOBS, "a")
-    last: Any = {}
-    for snapshot in seen:
-        if not snapshot:
-            break
-        last = snapshot
-    assert last["a"]["metadata"]["annotations"]["last"] == "words"
 
 
 def test_a_server_that_is_away_is_waited_for_with_a_line_before_and_after(

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from by_hand import write_status
 from clients import Object
 from conftest import NEVER_SCHEDULED
 from places import ADDRESS, BUSYBOX
-from proxy import Proxy
+from proxy import Proxy, kubeconfig_through
 from space import Space
 
 from compose_rl.config.resources import Resources
@@ -122,17 +121,36 @@ def jobs(space: Space, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
     found.api.close()
 
 
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with Proxy(ADDRESS, 6443) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def through(
+    jobs: Jobs, proxy: Proxy, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Api]:
+    """The API through a connection that the test can break; ``jobs`` has its own."""
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig_through(proxy, space.kubeconfig, tmp_path)))
+    found = Api.connect()
+    yield found
+    found.close()
+
+
 def test_a_job_that_is_not_there_was_deleted(jobs: Jobs) -> None:
     end = jobs.follow("never-made").end
     assert (end.end, end.exit_code) == (End.DELETED, EXIT_BUG)
 
 
-def test_a_namesake_is_not_taken_for_the_job(jobs: Jobs) -> None:
+def test_a_namesake_is_not_taken_for_the_job(jobs: Jobs, through: Api, proxy: Proxy) -> None:
     jobs.create("a", queue=True)
-    followed = jobs.follow("a")
+    followed = jobs.follow("a", api=through)
     followed.says("queued")
+    proxy.down()  # so that nobody sees the first one go
     jobs.api.delete(PYTORCHJOBS, "a")
     jobs.create("a", queue=True)
+    proxy.up()
     assert followed.end.end is End.DELETED
 
 
@@ -257,6 +275,27 @@ def test_a_node_that_does_not_answer_is_told_and_waited_for(jobs: Jobs) -> None:
     assert followed.end.end is End.SUCCEEDED
 
 
+def test_pods_that_a_queue_took_away_may_take_their_time(jobs: Jobs) -> None:
+    jobs.create("a", "")
+    followed = jobs.follow("a")
+    (pod,) = jobs.pods("a", 1)
+    write_status(jobs.space, pod, "Running", RUNNING)
+    followed.says("1 pod running")
+    core, where = jobs.space.admin.core, (pod["metadata"]["name"], jobs.space.namespace)
+    core.patch_namespaced_pod(*where, {"metadata": {"finalizers": ["compose-rl/saving"]}})
+    try:
+        jobs.api.patch(PYTORCHJOBS, "a", {"spec": {"runPolicy": {"suspend": True}}})
+        followed.says("queued")
+        jobs.pods("a", 0)  # none that is not on its way out
+        jobs.api.patch(PYTORCHJOBS, "a", {"spec": {"runPolicy": {"suspend": False}}})
+        time.sleep(1.5)  # longer than a failure takes to settle
+        assert followed.is_alive()
+    finally:
+        core.patch_namespaced_pod(*where, {"metadata": {"finalizers": None}})
+    jobs.api.delete(PYTORCHJOBS, "a")
+    assert followed.end.end is End.DELETED
+
+
 def test_without_pods_the_reason_of_the_operator_is_told(
     jobs: Jobs, space: Space, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,31 +323,19 @@ def test_rank_0_is_shown_as_it_comes_to_its_last_line(jobs: Jobs) -> None:
 
 @pytest.mark.node
 def test_a_log_survives_connections_that_break_with_every_line_once(
-    jobs: Jobs, space: Space, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jobs: Jobs, through: Api, proxy: Proxy
 ) -> None:
-    with Proxy(ADDRESS, 6443) as proxy:
-        document = yaml.safe_load(space.kubeconfig.read_text())
-        document["clusters"][0]["cluster"] |= {
-            "server": f"https://127.0.0.1:{proxy.port}",
-            "tls-server-name": "kubernetes.default.svc",
-        }
-        (tmp_path / "through").write_text(yaml.safe_dump(document))
-        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "through"))
-        through = Api.connect()
-        count = (
-            "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo line $i; [ $((i%30)) = 0 ] && sleep 0.5; done; :"
-        )
-        jobs.create("a", count)
-        followed = jobs.follow("a", api=through)
-        followed.says("line 30")
-        for _ in range(4):
-            proxy.break_connections()
-            time.sleep(0.4)
-        proxy.down()
-        time.sleep(1)
-        proxy.up()
-        assert followed.end.end is End.SUCCEEDED
-        through.close()
+    count = "i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo line $i; [ $((i%30)) = 0 ] && sleep 0.5; done; :"
+    jobs.create("a", count)
+    followed = jobs.follow("a", api=through)
+    followed.says("line 30")
+    for _ in range(4):
+        proxy.break_connections()
+        time.sleep(0.4)
+    proxy.down()
+    time.sleep(1)
+    proxy.up()
+    assert followed.end.end is End.SUCCEEDED
     shown = [line for line in followed.lines if line.startswith("line ")]
     assert shown == [f"line {i}" for i in range(1, 301)]
 

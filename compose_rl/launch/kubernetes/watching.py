@@ -33,7 +33,7 @@ News = queue.SimpleQueue[tuple[str, Snapshot | Exception]]
 
 
 def snapshots(api: Api, selection: Selection) -> Iterator[Snapshot]:
-    """The objects now and after each change, until the api is closed; what goes is seen once more as it went.
+    """The objects now and after each change, until the api is closed.
 
     Raises:
         UserError: the API refuses to list or watch them.
@@ -51,11 +51,11 @@ def snapshots(api: Api, selection: Selection) -> Iterator[Snapshot]:
                 if event.type == "BOOKMARK":
                     continue
                 name = event.object["metadata"]["name"]
-                known[name] = event.object
-                yield dict(known)
                 if event.type == "DELETED":
-                    del known[name]
-                    yield dict(known)
+                    known.pop(name, None)
+                else:
+                    known[name] = event.object
+                yield dict(known)
         hasty = hasty + 1 if time.monotonic() - started < _MOMENT_SECONDS else 0
         api.closed.wait(_PAUSES[min(hasty, len(_PAUSES) - 1)])
 
