@@ -55,16 +55,18 @@ class Sweep:
         self._watch([job for job in jobs if doubtful.get(job.name)], wait if before else 0)
         renewed = {path for path, tag in lease_tags(self._store).items() if before.get(path) != tag}
         alive: list[OurJob] = []
+        held: set[str] = set()
         for job in jobs:
             gone = {each for each in doubtful.get(job.name, set()) if job.leases[each] not in renewed}
             if job.lives and gone and gone == job.leases.keys():
                 yield from self._leave(job, gone)
             elif job.lives:
                 alive.append(job)
+                held |= {path for holder, path in job.leases.items() if holder not in gone}
                 self._take_off(job, gone)
             elif job.idle_seconds > self._older_than:
                 yield from self._remove(job)
-        yield from self._leases(before.keys() - renewed, alive)
+        yield from self._leases(before.keys() - renewed - held)
         yield from self._attempts(alive, {path.split("/")[1] for path in renewed})
 
     def _watch(self, doubtful: list[OurJob], wait: float) -> None:
@@ -86,17 +88,16 @@ class Sweep:
 
     def _take_off(self, job: OurJob, gone: set[str]) -> None:
         if gone and self._api is not None and not self._dry_run:
-            leave(self._api, job, gone)
+            leave(self._api, job, gone, why="gc: nobody waits for it")
 
     def _remove(self, job: OurJob) -> Iterator[Gone]:
         yield self._gone(_JOBS, f"{job.name}: ended or left {duration(job.idle_seconds)} ago")
         if self._api is not None and not self._dry_run:
             remove(self._api, job)
 
-    def _leases(self, stale: set[str], alive: list[OurJob]) -> Iterator[Gone]:
-        held = {path for job in alive for path in job.leases.values()}
-        for path in sorted(stale - held):
-            yield self._gone(_LEASES, f"{path}: not renewed, of no job that runs")
+    def _leases(self, stale: set[str]) -> Iterator[Gone]:
+        for path in sorted(stale):
+            yield self._gone(_LEASES, f"{path}: not renewed, and no job is held by it")
             if not self._dry_run:
                 self._store.delete(path)
 

@@ -22,6 +22,7 @@ from clients import Admin
 from launching import Launchers
 from places import BUCKET, S3_URL
 from space import Space, make_space
+from workflows import workflows_served
 
 NEVER_SCHEDULED = "by-hand"
 """A scheduler that does not exist: the pods of a job stay as they are until the test writes their status."""
@@ -58,6 +59,13 @@ def admin(cluster: str) -> Admin:
 def trainers(cluster: str) -> dict[str, object]:
     """The part of ``Resources`` with which the training environment of this checkout runs in pods."""
     return train_pods.resources()
+
+
+@pytest.fixture(scope="session")
+def pipelines(admin: Admin) -> Iterator[None]:
+    """Argo's Workflows are a kind that the API knows."""
+    with workflows_served(admin):
+        yield
 
 
 @pytest.fixture

@@ -6,26 +6,19 @@ import dataclasses
 import json
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from by_hand import succeed, write_status
-from clients import Admin, Object
+from clients import Object
 from launching import Launcher, Launchers
 from space import Space
-from workflows import RUN, Run, workflows_served
+from workflows import RUN, Run
 
 from compose_rl.errors import EXIT_BUG, EXIT_TRANSIENT, EXIT_USER
 from compose_rl.store import open_store
 
 SIGTERM_EXIT = 143
-
-
-@pytest.fixture(scope="module")
-def pipelines(admin: Admin) -> Iterator[None]:
-    with workflows_served(admin):
-        yield
 
 
 def holders(job: Object) -> list[str]:

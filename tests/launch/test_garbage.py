@@ -117,7 +117,7 @@ def test_leases_that_are_renewed_stay_and_guard_their_key(tmp_path: Path) -> Non
         stop.set()
         thread.join()
     assert gone == [
-        f"leases/{OTHER}/gone.sft.json: not renewed, of no job that runs",
+        f"leases/{OTHER}/gone.sft.json: not renewed, and no job is held by it",
         f"toy/{OTHER}/{OLD}: came to no result",
     ]
     assert (tmp_path / "toy" / KEY / OLD).exists()

@@ -81,7 +81,12 @@ class Hold:
             TransientError: the API server did not answer for a long time.
         """
         while True:
-            jobs = self._jobs()
+            # The number follows from the very list that is decided on. Pods, which outlive a job that is
+            # deleted, come first: those of a job that is made after the jobs were listed must not count.
+            numbers = [0, *map(_number, self.api.list(PODS, self._labels)[0])]
+            every, _ = self.api.list(self.kind.resource, self._labels)
+            number = 1 + max([*numbers, *map(_number, every)])
+            jobs = sorted(filter(self._is_ours, every), key=_number)
             newest = jobs[-1] if jobs else None
             for older in jobs[:-1]:  # held by us only where we were very late to make it
                 with contextlib.suppress(NotFound):
@@ -93,7 +98,7 @@ class Hold:
             elif published(self._request.store, self._request.spec.name, self._request.key) is not None:
                 return None
             else:
-                self._create(tries)
+                self._create(number, tries)
 
     def seen(self, job: Object) -> None:
         """The job has changed; kept so that leaving it needs a single call."""
@@ -128,13 +133,8 @@ class Hold:
         name = notes(job)[naming.JOB].split("/")[-2]
         return self._request.job_file(leased=True).model_copy(update={"attempt": name})
 
-    def _jobs(self) -> list[Object]:
-        """The jobs at the key that write to our storage, by number."""
-        found, _ = self.api.list(self.kind.resource, self._labels)
-        ours = [job for job in found if self._is_ours(job)]
-        return sorted(ours, key=_number)
-
     def _is_ours(self, job: Object) -> bool:
+        """Whether it writes to our storage."""
         start = join_uri(self._request.store.uri, self._request.spec.name, self._request.key)
         return notes(job).get(naming.JOB, "").startswith(f"{start}/")
 
@@ -174,9 +174,8 @@ class Hold:
         wanted = differences(mine["spec"], found["spec"])
         self._say(f"it was started with other resources than yours: {'; '.join(wanted) or 'in its image'}")
 
-    def _create(self, tries: int) -> None:
+    def _create(self, number: int, tries: int) -> None:
         """Make the next job, unless somebody else does at the same moment."""
-        number = 1 + self._last_number()
         job = self._request.begin(leased=True)
         body = self._body(job, number, tries)
         name = self._touched = body["metadata"]["name"]
@@ -203,13 +202,6 @@ class Hold:
         }
         metadata["ownerReferences"] = ours["ownerReferences"]
         return body
-
-    def _last_number(self) -> int:
-        """The highest number ever seen at the key; pods outlive a job that is deleted."""
-        numbers = [0]
-        for resource in (self.kind.resource, PODS):
-            numbers += [_number(found) for found in self.api.list(resource, self._labels)[0]]
-        return max(numbers)
 
     def _discard_if_not_made(self, name: str, job: JobFile) -> None:
         """The name is taken: by another launcher, by ourselves (the answer was lost), or by a stranger."""
