@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -75,6 +76,7 @@ class Launchers:
         self.resources = {"backend": "pytorchjob", **FAST, **resources}
         self._folder = folder
         self._started: list[Launcher] = []
+        self._numbers = itertools.count()  # tests start launchers from several threads
 
     def toy(
         self, config: dict[str, Any] | None = None, *, env: dict[str, str] | None = None, **resources: Any
@@ -97,7 +99,7 @@ class Launchers:
     def start(self, command: list[str], env: dict[str, str]) -> Launcher:
         """Start any launcher, in the space's environment."""
         environment = {**os.environ, **self.space.environment, "PYTHONUNBUFFERED": "1", **env}
-        launcher = Launcher(command, environment, self._folder / f"launcher{len(self._started)}.log")
+        launcher = Launcher(command, environment, self._folder / f"launcher{next(self._numbers)}.log")
         self._started.append(launcher)
         return launcher
 

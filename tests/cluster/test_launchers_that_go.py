@@ -6,6 +6,7 @@ import json
 import random
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import up
@@ -18,7 +19,7 @@ from compose_rl.store import open_store
 pytestmark = pytest.mark.node
 FOR_EVER = 900.0
 SIGTERM_EXIT = 128 + signal.SIGTERM
-KILLS = 20
+KILLS, AT_ONCE = 20, 4
 
 
 def running(space: Space) -> bool:
@@ -40,21 +41,22 @@ def test_a_killed_launcher_leaves_one_job_that_the_next_one_takes(
     node_launchers: Launchers, space: Space
 ) -> None:
     chance = random.Random(0)
-    for moment in range(KILLS):
-        text, before = f"kill {moment}", len(space.jobs)
-        first = node_launchers.toy({"text": text, "pause": 2.0})
-        time.sleep(chance.uniform(0.2, 9))
+
+    def killed_and_started_again(moment: int, seconds: float) -> None:
+        config = {"text": f"kill {moment}", "pause": 2.0}
+        first = node_launchers.toy(config)
+        time.sleep(seconds)
         first.kill()
-        second = node_launchers.toy({"text": text, "pause": 2.0})
-        assert second.wait() == 0, second.output
-        assert len(space.jobs) <= before + 1
-        assert len(manifests(space)) == moment + 1
-    attempts = {path.rpartition("/")[0]: set() for path in manifests(space)}
-    for entry in open_store(space.storage).list("toy"):
-        stage, key, attempt = entry.path.split("/")[:3]
-        if attempt != "manifest.json":
-            attempts[f"{stage}/{key}"].add(attempt)
-    assert [names for names in attempts.values() if len(names) != 1] == []
+        second = node_launchers.toy(config)
+        assert second.wait(200) == 0, second.output
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        moments = [chance.uniform(0.2, 15) for _ in range(KILLS)]
+        list(pool.map(killed_and_started_again, range(KILLS), moments))
+    assert len(space.jobs) <= KILLS
+    assert len(manifests(space)) == KILLS
+    outputs = [entry.path for entry in open_store(space.storage).list("toy") if "/text/" in entry.path]
+    assert len(outputs) == KILLS  # no second attempt, not even one that came too late
     node_launchers.until(lambda: not any(p["status"]["phase"] == "Running" for p in space.pods), "no pod")
 
 
