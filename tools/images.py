@@ -91,8 +91,15 @@ def build(options: argparse.Namespace, name: str, image: str) -> None:
         if file is not None:
             words += ["--secret", f"id={tool},src={file}"]
     run([*words, *options.option, "."])
-    size = output([options.engine, "images", "--format", "{{.Size}}", image])
-    say(f"{image}: {size} in {time.monotonic() - started:.0f} s, on {options.bases[name]}")
+    seconds = time.monotonic() - started
+    say(f"{image}: {size(options.engine, image)} in {seconds:.0f} s, on {options.bases[name]}")
+
+
+def size(engine: str, image: str) -> str:
+    """As people read it."""
+    if engine == "buildah":
+        return output([engine, "images", "--format", "{{.Size}}", image])
+    return f"{int(output([engine, 'image', 'inspect', '--format', '{{.Size}}', image])) / 1e6:,.0f} MB"
 
 
 def push(engine: str, name: str, image: str) -> None:
@@ -101,8 +108,10 @@ def push(engine: str, name: str, image: str) -> None:
     if engine == "docker":
         run([engine, "push", "--quiet", image])
         found = output([engine, "image", "inspect", "--format", "{{json .RepoDigests}}", image])
+        # docker leaves its own registry out of names.
+        place = repository.removeprefix("docker.io/")
         digest = next(
-            at for place, _, at in (item.partition("@") for item in json.loads(found)) if place == repository
+            item.removeprefix(f"{place}@") for item in json.loads(found) if item.startswith(f"{place}@")
         )
     else:
         with tempfile.NamedTemporaryFile() as file:

@@ -1,4 +1,4 @@
-"""The manifests as files: rights, credentials, what the code expects. tests/cluster asks a real API server."""
+"""The manifests as files: rights, credentials, what the code expects. tests/cluster asks a real server."""
 
 from __future__ import annotations
 
