@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import logging
 import os
 import warnings
@@ -96,12 +97,20 @@ def answering(host: str) -> Iterator[None]:
 def _refusal(host: str, error: kfp_server_api.ApiException) -> Exception:
     if error.status in REFUSALS:
         return UserError(f"KFP at {host}: {REFUSALS[error.status]}")
-    body = " ".join(str(error.body or error.reason).split())[:300]
-    if error.status == 404 and "details" not in body:
+    body = _message(error)
+    if error.status == 404 and not str(error.body).startswith("{"):
         return UserError(f"KFP at {host}: no Kubeflow Pipelines 2 API there; check --host")
     if error.status and error.status >= 500 and "invalid" not in body.lower():
         return TransientError(f"KFP at {host}: error {error.status}: {body}; try again")
     return UserError(f"KFP at {host} refuses ({error.status}): {body}")
+
+
+def _message(error: kfp_server_api.ApiException) -> str:
+    """What the server says, without what is for programs."""
+    text = str(error.body or error.reason)
+    with contextlib.suppress(ValueError, AttributeError):
+        text = str(json.loads(text).get("message") or text)
+    return " ".join(text.split())[:300]
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ As the last step of a pipeline it also leaves the jobs that the run still holds,
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,10 +43,30 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _as_step(given: ExecutorInput) -> None:
+    _leave_jobs(given.parameters["storage"], given.parameters["step"])
     text = _report(given.parameters["storage"], given.parameters["run"])
     print(text)
     given.outputs["report"].write(text)
     write_output(given, {})
+
+
+def _leave_jobs(storage: str, step: str) -> None:
+    """Free what launchers that were killed have left behind. Where that fails, leases end the jobs."""
+    from compose_rl.errors import TransientError, UserError
+    from compose_rl.launch.kubernetes.api import Api
+    from compose_rl.launch.kubernetes.identity import identify, in_pipeline
+    from compose_rl.launch.run_end import leave_jobs
+    from compose_rl.store import open_store
+
+    if not in_pipeline():
+        return
+    try:
+        api = Api.connect(None, None)
+        identity = identify(api, namespace=api.namespace, step=step)
+        for name in leave_jobs(api, open_store(storage), identity):
+            print(f"left {name}")
+    except (UserError, TransientError) as error:
+        print(f"could not leave the run's jobs, leases will end them: {error}", file=sys.stderr)
 
 
 def _report(storage: str, run: str) -> str:

@@ -91,11 +91,11 @@ def suspects(job: OurJob, running: Collection[str]) -> set[str]:
     return {holder for holder in holders(job.object) if workflow_of(holder) not in running}
 
 
-def leave(api: Api, job: OurJob, gone: set[str]) -> bool:
-    """Take holders that are gone off a job; whether that has stopped it."""
+def leave(api: Api, job: OurJob, gone: set[str], *, why: str) -> bool:
+    """Take holders that are gone off a job; whether that has stopped it, for the reason ``why``."""
 
     def change(found: Object) -> tuple[Object, bool] | None:
-        return leaving(found, gone, kind=job.kind, why="gc: nobody waits for it")
+        return leaving(found, gone, kind=job.kind, why=why)
 
     try:
         return write(api, job.kind, job.object, change)
