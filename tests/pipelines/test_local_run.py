@@ -65,6 +65,26 @@ def test_failed_step_ends_the_run_with_its_error(here: Path) -> None:
     with pytest.raises(StepFailed, match=r"resolve_given: .*nowhere") as caught:
         run(two_steps, {"storage": str(here / "store"), "given": str(here / "nowhere"), "missing": ""})
     assert caught.value.exit_code == 2
+    # Of the steps after it none began, not even the one that does not need it.
+    (folder,) = (here / "store/runs").iterdir()
+    assert [path.name for path in folder.iterdir()] == ["resolve_given.json"]
+
+
+def test_a_report_that_fails_fails_the_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every command but the report works."""
+    environment = here / "environment/bin"
+    environment.mkdir(parents=True)
+    (environment / "python").symlink_to(sys.executable)
+    (environment / "compose-rl").write_text(
+        f'#!/bin/sh\n[ "$1" = report ] && {{ echo "error: no report"; exit 75; }}\n'
+        f'exec {Path(sys.prefix, "bin/compose-rl")} "$@"\n'
+    )
+    (environment / "compose-rl").chmod(0o755)
+    monkeypatch.setenv("COMPOSE_RL_ENV_CONTROL", str(environment.parent))
+    values = {"storage": str(here / "store"), "given": str(here / "rows.jsonl"), "missing": ""}
+    with pytest.raises(StepFailed, match="report_run: no report") as caught:
+        run(two_steps, values)
+    assert caught.value.exit_code == 75
 
 
 def test_failing_run_ends_with_the_error_line(here: Path) -> None:
