@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ pytest.importorskip("torch")
 import tiny_training as tiny
 import torch
 
+from compose_rl.errors import EXIT_TRANSIENT
 from compose_rl.stages.attempt import fetched, published
 from compose_rl.stages.spec import load
 from compose_rl.store import join, open_store
@@ -33,12 +37,14 @@ pytestmark = [
 
 CRASH = """
 import os
+import time
 from composer.core import Callback
 from llmfoundry.registry import callbacks
 
 
 class Crash(Callback):
     def batch_start(self, state, logger):
+        time.sleep(float(os.environ.get("PAUSE", 0)))
         if state.timestamp.batch == int(os.environ.get("CRASH", -1)):
             raise RuntimeError("crash")
 
@@ -194,3 +200,53 @@ def test_one_process_and_two_nodes_take_over_from_each_other(
         assert curve(result) == pytest.approx(curve(undisturbed), rel=1e-5, abs=1e-5), case
         for name, value in weights(result).items():
             torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-4, msg=f"{case}: {name}")
+
+
+def steps(node: Path) -> int:
+    """Batches done by the process of a node."""
+    return sum(path.read_text().count("loss/train/total") for path in node.rglob("curves.jsonl"))
+
+
+def trained_a_while(nodes: Nodes, folder: Path, number: int) -> None:
+    end = time.monotonic() + 480
+    while steps(folder / "node0") < number:
+        assert time.monotonic() < end and nodes.processes[0].poll() is None, nodes.output()
+        time.sleep(0.05)
+
+
+def test_a_node_told_to_stop_takes_its_state_along_and_one_that_is_killed_the_others(
+    s3: str, own_cache: Path, inputs: dict[str, Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes after goes on from where the last state was saved, as if nothing had been."""
+    (tmp_path / "crash.py").write_text(CRASH)
+    config = CONFIG | {"code_paths": [str(tmp_path / "crash.py")], "max_duration": "30ba"}
+    sharded = config | FORMS["sharded"] | {"save_interval": "1000ba"}
+    undisturbed = tiny.run_stage("offline_rl", config, inputs, f"{s3}/undisturbed")
+    monkeypatch.setenv("PAUSE", "0.3")
+    places = [tmp_path / name for name in ("stopped", "killed")]
+    for place in places:
+        place.mkdir()
+
+    first = begin(s3, sharded, inputs, "a1", nodes=2)
+    nodes = Nodes(places[0], "compose_rl.stages.offline_rl.run", first)
+    trained_a_while(nodes, places[0], 2)
+    nodes.processes[1].terminate()
+    assert nodes.wait() == [EXIT_TRANSIENT, EXIT_TRANSIENT], nodes.output()
+    said = [message.read_text() for message in nodes.messages]
+    for rank, message in enumerate(said):
+        reason = rf"told to stop \(SIGTERM\); state saved after batch (\d+) \(rank {rank}, exit code 75\)"
+        assert re.fullmatch(reason, message), said
+
+    second = begin(s3, sharded, inputs, "a2", nodes=2)
+    nodes = Nodes(places[1], "compose_rl.stages.offline_rl.run", second)
+    saved = int(re.findall(r"batch (\d+)", said[0])[0])
+    trained_a_while(nodes, places[1], saved + 2)
+    nodes.processes[1].kill()
+    assert nodes.wait() == [EXIT_TRANSIENT, -signal.SIGKILL], nodes.output()
+    message = nodes.messages[0].read_text()
+    assert re.fullmatch(r"lost contact with another process \(.*\) \(rank 0, exit code 75\)", message)
+
+    monkeypatch.delenv("PAUSE")
+    result = tiny.run_stage("offline_rl", sharded, inputs, s3, "a3")
+    assert result.attempt == "a3"
+    assert curve(result) == pytest.approx(curve(undisturbed), rel=1e-5, abs=1e-5)

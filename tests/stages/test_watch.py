@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,36 +89,37 @@ def test_a_job_leaves_when_there_is_no_lease_and_stays_when_it_has_none_to_watch
 
 
 class Away(Leases):
-    """Leases in a storage that cannot be read for a while."""
+    """Leases in a storage that can be made unreadable."""
 
-    away = threading.Event()
+    away = False
 
     def snapshot(self) -> dict[str, bytes]:
-        if self.away.is_set():
+        if self.away:
             raise TransientError("storage: connection refused")
         return super().snapshot()
 
 
-@pytest.fixture
-def away() -> Iterator[threading.Event]:
-    Away.away.set()
-    yield Away.away
-    Away.away.clear()
-
-
-def test_storage_that_is_away_is_no_launcher_that_is_gone(store: FolderStore, away: threading.Event) -> None:
-    leave = Leave()
-    with watch_leases(Away(store, "key"), MINUTES, leave):
-        time.sleep(5 * MINUTES * 60)
+def test_storage_that_is_away_is_no_launcher_that_is_gone(store: FolderStore) -> None:
+    leave, leases, launcher = Leave(), Away(store, "key"), Leases(store, "key")
+    minutes = 3 * MINUTES
+    launcher.renew("one")
+    with watch_leases(leases, minutes, leave):
+        time.sleep(minutes * 20)
+        leases.away = True
+        time.sleep(minutes * 80)
+        leases.away = False
+        time.sleep(minutes * 20)  # the launcher comes back a little after the storage
+        launcher.renew("one")
+        time.sleep(minutes * 20)
         assert not leave.wanted
-        away.clear()  # the launcher has not come back with the storage
         wait_for(lambda: leave.wanted)
     assert "no launcher holds this job" in leave.reason
 
 
-def test_storage_that_stays_away_ends_the_job(store: FolderStore, away: threading.Event) -> None:
-    leave = Leave()
-    with watch_leases(Away(store, "key"), MINUTES / 10, leave):
+def test_storage_that_stays_away_ends_the_job(store: FolderStore) -> None:
+    leave, leases = Leave(), Away(store, "key")
+    leases.away = True
+    with watch_leases(leases, MINUTES / 10, leave):
         wait_for(lambda: leave.wanted)
     assert leave.reason == "the leases cannot be read (storage: connection refused)"
 
