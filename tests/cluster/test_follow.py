@@ -114,8 +114,9 @@ def _replica(script: str, pod: Object) -> Object:
 
 @pytest.fixture
 def jobs(space: Space, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
-    monkeypatch.setattr(following, "_SETTLE_SECONDS", 1.0)
-    monkeypatch.setattr(following, "_GLANCE_SECONDS", 0.5)
+    monkeypatch.setattr(following, "_SETTLE_SECONDS", 0.5)
+    monkeypatch.setattr(following, "_GLANCE_SECONDS", 0.3)
+    monkeypatch.setattr(following, "_TICK_SECONDS", 0.1)
     found = Jobs(space)
     yield found
     found.api.close()
@@ -216,18 +217,28 @@ def test_a_secret_that_is_missing_ends_the_wait_at_once(jobs: Jobs) -> None:
     assert 'secret "hf" not found; create what is missing' in end.reason
 
 
-def test_a_pod_that_somebody_deletes_ends_the_job_of_its_peers(jobs: Jobs) -> None:
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_pod_that_somebody_deletes_ends_the_job_of_its_peers(
+    jobs: Jobs, through: Api, proxy: Proxy, watched: bool
+) -> None:
     jobs.create("a", "", "")
-    followed = jobs.follow("a")
+    followed = jobs.follow("a", api=through)
     pods = jobs.pods("a", 2)
     for pod in pods:
         write_status(jobs.space, pod, "Running", RUNNING)
     followed.says("2 pods running")
     victim = pods[1]["metadata"]
+    if not watched:
+        proxy.down()
     jobs.space.admin.core.delete_namespaced_pod(victim["name"], jobs.space.namespace, grace_period_seconds=0)
+    if not watched:
+        while victim["uid"] in [pod["metadata"]["uid"] for pod in jobs.space.pods]:
+            time.sleep(0.05)
+        proxy.up()
     end = followed.end  # whether the operator ends the job or puts another pod in its place
     assert (end.end, end.exit_code) == (End.FAILED, EXIT_TRANSIENT)
-    assert end.pod == victim["name"] and "deleted" in end.reason
+    assert "deleted" in end.reason
+    assert not watched or end.pod == victim["name"]
 
 
 def test_pods_that_a_queue_takes_away_are_no_failure(jobs: Jobs) -> None:
@@ -273,27 +284,6 @@ def test_a_node_that_does_not_answer_is_told_and_waited_for(jobs: Jobs) -> None:
     assert followed.is_alive()
     write_status(jobs.space, pod, "Succeeded", {"terminated": {"exitCode": 0, "reason": "Completed"}})
     assert followed.end.end is End.SUCCEEDED
-
-
-def test_pods_that_a_queue_took_away_may_take_their_time(jobs: Jobs) -> None:
-    jobs.create("a", "")
-    followed = jobs.follow("a")
-    (pod,) = jobs.pods("a", 1)
-    write_status(jobs.space, pod, "Running", RUNNING)
-    followed.says("1 pod running")
-    core, where = jobs.space.admin.core, (pod["metadata"]["name"], jobs.space.namespace)
-    core.patch_namespaced_pod(*where, {"metadata": {"finalizers": ["compose-rl/saving"]}})
-    try:
-        jobs.api.patch(PYTORCHJOBS, "a", {"spec": {"runPolicy": {"suspend": True}}})
-        followed.says("queued")
-        jobs.pods("a", 0)  # none that is not on its way out
-        jobs.api.patch(PYTORCHJOBS, "a", {"spec": {"runPolicy": {"suspend": False}}})
-        time.sleep(1.5)  # longer than a failure takes to settle
-        assert followed.is_alive()
-    finally:
-        core.patch_namespaced_pod(*where, {"metadata": {"finalizers": None}})
-    jobs.api.delete(PYTORCHJOBS, "a")
-    assert followed.end.end is End.DELETED
 
 
 def test_without_pods_the_reason_of_the_operator_is_told(

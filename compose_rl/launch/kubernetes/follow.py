@@ -103,7 +103,6 @@ class _Follower:
         """By uid; also those that are no more, as they were last seen."""
         self._dismissed: set[str] = set()
         """Pods that a queue took away; no failure."""
-        self._vanished: set[str] = set()
         self._failing: dict[str, None] = {}
         """In the order in which they were seen to."""
         self._failed_since: float | None = None
@@ -126,7 +125,8 @@ class _Follower:
             if uid not in found:
                 # An operator may put another in its place, of which the other ranks know nothing.
                 pod["metadata"].setdefault("deletionTimestamp", _now())
-                self._vanished.add(uid)
+                if podview.status(pod).get("phase") != "Succeeded":
+                    pod["status"] = {**podview.status(pod), "phase": "Failed"}
         self._pods |= {uid: pod for uid, pod in found.items() if uid not in self._dismissed}
         for pod in found.values():
             self._output.pod_seen(pod)
@@ -186,7 +186,6 @@ class _Follower:
             and reasons.terminated(pod, container) is None
             and reasons.pod_cause(pod, container) is not None
             and not reasons.node_lost(pod)
-            and podview.uid(pod) not in self._vanished
         )
 
     def _failed(self, cause: reasons.Cause | None, *, over: bool) -> JobEnd:
