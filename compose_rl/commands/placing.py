@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from compose_rl.config.resources import Resources
@@ -33,8 +34,8 @@ def add_placing(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--context", help="of the kubeconfig; by default its current one")
 
 
-def resources(arguments: argparse.Namespace) -> Resources:
-    """What the flags ask for.
+def resources(arguments: argparse.Namespace, before: Mapping[str, Any] | None = None) -> Resources:
+    """What the flags ask for, over what was asked for ``before``.
 
     Raises:
         UserError: an unknown key, or a value that does not fit.
@@ -45,7 +46,11 @@ def resources(arguments: argparse.Namespace) -> Resources:
 
     given = document(arguments.resources, "--resources")
     flags = {"backend": arguments.backend, "procs_per_node": arguments.procs}
-    return parse(Resources, given | {name: v for name, v in flags.items() if v is not None}, "resources")
+    return parse(
+        Resources,
+        dict(before or {}) | given | {name: v for name, v in flags.items() if v is not None},
+        "resources",
+    )
 
 
 def cluster(arguments: argparse.Namespace) -> Cluster:

@@ -8,6 +8,7 @@ import pytest
 
 from compose_rl.cli import main
 from compose_rl.commands.component import publish, retried
+from compose_rl.commands.documents import read_manifest
 from compose_rl.commands.executor import Artifact, ExecutorInput
 from compose_rl.errors import TransientError, UserError
 from compose_rl.store import open_store
@@ -201,3 +202,25 @@ def test_bad_input_is_not_tried_again() -> None:
     with pytest.raises(UserError):
         retried(action, (0.0, 0.0))
     assert len(tries) == 1
+
+
+def rerun(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(["rerun", *arguments])
+    return int(ended.value.code or 0)
+
+
+def test_a_step_that_failed_runs_again_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = {"storage": str(tmp_path), "config": "", "step": "r", "kind": "dataset", "uri": "/nowhere"}
+    settings = ["--setting", "kind=kind", "--setting", "uri=uri"]
+    assert run("resolve", "--executor-input", executor_input(tmp_path, {}, parameters), *settings) == 2
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "a"}\n')
+    again = ["--storage", str(tmp_path), "--run", "run-1", "--step", "r"]
+    assert rerun(*again, "-p", f"uri={tmp_path / 'rows.jsonl'}") == 0
+    made = read_manifest(capsys.readouterr().out.strip())
+    assert (made.stage, made.config["kind"]) == ("resolve", "dataset")
+
+
+def test_a_rerun_of_nothing_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert rerun("--run", "run-1") == 2
+    assert capsys.readouterr().err == "error: rerun: give a manifest, or --storage, --run and --step\n"
