@@ -77,7 +77,7 @@ def test_more_gpus_than_any_node_has_are_refused(api: Api, space: Space, gpu_nod
 
 @pytest.mark.scenario("more GPUs than any node has, without the right to look")
 def test_a_launcher_that_may_not_look_leaves_it_to_the_scheduler(space: Space) -> None:
-    check(Api.connect(), asked(space, gpus_per_node=1000, secrets=["none"], queue="none"))
+    check(Api.connect(), asked(space, gpus_per_node=1000, secrets=["none"]))
 
 
 @pytest.mark.scenario("secret missing")
