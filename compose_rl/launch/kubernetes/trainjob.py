@@ -1,7 +1,7 @@
 """TrainJob (trainer.kubeflow.org/v1alpha1) of Kubeflow Trainer 2.2 and later.
 
-A TrainJob fills in a runtime, here the namespace's own TrainingRuntime (manifests/components/trainer), and may
-set only some fields of its pods. What it may not set, that no pod restarts for instance, the runtime has.
+A TrainJob fills in a runtime, here the TrainingRuntime of its namespace (manifests/components/trainer), and
+may set only some fields of its pods. What it may not set, that no pod restarts for instance, the runtime has.
 """
 
 from __future__ import annotations
