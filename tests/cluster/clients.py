@@ -33,6 +33,10 @@ class Admin:
     def patch_job(self, namespace: str, name: str, patch: Object) -> None:
         self.custom.patch_namespaced_custom_object(*GROUP, namespace, PYTORCHJOBS, name, patch)
 
+    def write_job_status(self, namespace: str, name: str, status: Object) -> None:
+        body = {"status": status}
+        self.custom.patch_namespaced_custom_object_status(*GROUP, namespace, PYTORCHJOBS, name, body)
+
     def delete_job(self, namespace: str, name: str) -> None:
         self.custom.delete_namespaced_custom_object(*GROUP, namespace, PYTORCHJOBS, name)
 

@@ -261,6 +261,23 @@ def test_pods_that_a_queue_takes_away_are_no_failure(jobs: Jobs) -> None:
     assert followed.end.end is End.SUCCEEDED
 
 
+def test_a_job_that_fails_over_pods_of_before_its_queue_let_it_go_may_pass(jobs: Jobs) -> None:
+    jobs.create("a", "")
+    followed = jobs.follow("a")
+    (pod,) = jobs.pods("a", 1)
+    write_status(jobs.space, pod, "Running", RUNNING)
+    followed.until(lambda: any("1 pod running" in line for line in followed.lines), "a run")
+    jobs.api.patch(PYTORCHJOBS, "a", {"spec": {"runPolicy": {"suspend": True}}})
+    jobs.pods("a", 0)
+    time.sleep(1.5)  # the follower sees the job without pods
+    jobs.api.patch(PYTORCHJOBS, "a", {"spec": {"runPolicy": {"suspend": False}}})
+    jobs.pods("a", 1)
+    failed = {"type": "Failed", "status": "True", "reason": "PyTorchJobFailed", "message": "1 master failed"}
+    jobs.space.admin.write_job_status(jobs.space.namespace, "a", {"conditions": [failed]})
+    assert (followed.end.end, followed.end.exit_code) == (End.FAILED, EXIT_TRANSIENT)
+    assert "its queue had taken away" in followed.end.reason
+
+
 def test_a_node_that_does_not_answer_is_told_and_waited_for(jobs: Jobs) -> None:
     jobs.create("a", "")
     followed = jobs.follow("a")

@@ -191,10 +191,14 @@ class _Follower:
     def _failed(self, cause: reasons.Cause | None, *, over: bool) -> JobEnd:
         phase = self._kind.phase(self.job)
         self._output.finish(over=over)
+        blameless = cause is None or cause.victim
         late = "deadline" in f"{phase.reason} {phase.message}".lower()
-        if over and late and (cause is None or cause.victim):
+        if over and late and blameless:
             text = "ran longer than its deadline; raise deadline_minutes"
             return JobEnd(end=End.FAILED, exit_code=EXIT_USER, reason=f"{self._name}: {text}")
+        if self._dismissed and blameless:  # released so soon that the operator met the pods of before
+            text = "its operator took pods that its queue had taken away for failed ones"
+            return JobEnd(end=End.FAILED, over=over, exit_code=EXIT_TRANSIENT, reason=f"{self._name}: {text}")
         if cause is None:
             text = phase.message or phase.reason or "failed"
             return JobEnd(end=End.FAILED, over=over, exit_code=EXIT_BUG, reason=f"{self._name}: {text}")
