@@ -15,7 +15,7 @@ from compose_rl.launch.kubernetes.pods import Trainer
 from compose_rl.launch.kubernetes.resource import Resource
 from compose_rl.stages.attempt import JobFile
 
-__all__ = ["JobKind", "Phase", "State", "true_conditions"]
+__all__ = ["JobKind", "Phase", "State", "condition_phase"]
 
 Object = Mapping[str, Any]
 
@@ -127,7 +127,11 @@ class JobKind(ABC):
         return self.rank(pod) == 0
 
 
-def true_conditions(found: Object) -> dict[str, Object]:
-    """The conditions of an object that hold, by type."""
+def condition_phase(found: Object, states: Mapping[str, State]) -> Phase | None:
+    """What the first of ``states`` (by type of condition) that holds says of an object; None where none does."""
     conditions: list[Object] = found.get("status", {}).get("conditions") or []
-    return {c["type"]: c for c in conditions if c.get("status") == "True"}
+    holding = {c["type"]: c for c in conditions if c.get("status") == "True"}
+    for name, state in states.items():
+        if name in holding:
+            return Phase(state, holding[name].get("reason", ""), holding[name].get("message", ""))
+    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from compose_rl.launch.kubernetes.jobkind import JobKind, Phase, State, true_conditions
+from compose_rl.launch.kubernetes.jobkind import JobKind, Phase, State, condition_phase
 from compose_rl.launch.kubernetes.pods import Trainer, template
 from compose_rl.launch.kubernetes.resource import PYTORCHJOBS
 
@@ -52,12 +52,8 @@ class PyTorchJob(JobKind):
         }
 
     def phase(self, found: Mapping[str, Any]) -> Phase:
-        conditions = true_conditions(found)
-        for name, state in _STATES.items():
-            if name in conditions:
-                condition = conditions[name]
-                return Phase(state, condition.get("reason", ""), condition.get("message", ""))
-        return Phase(State.QUEUED if self.suspended(found) else State.CREATED)
+        otherwise = Phase(State.QUEUED if self.suspended(found) else State.CREATED)
+        return condition_phase(found, _STATES) or otherwise
 
     def pod_labels(self, name: str) -> dict[str, str]:
         return {_NAME: name}

@@ -11,7 +11,7 @@ from typing import Any
 
 from compose_rl.config.resources import Resources
 from compose_rl.errors import UserError
-from compose_rl.launch.kubernetes.jobkind import JobKind, Phase, State, true_conditions
+from compose_rl.launch.kubernetes.jobkind import JobKind, Phase, State, condition_phase
 from compose_rl.launch.kubernetes.pods import Trainer, template
 from compose_rl.launch.kubernetes.resource import TRAINJOBS
 
@@ -72,11 +72,9 @@ class TrainJob(JobKind):
         return spec
 
     def phase(self, found: Mapping[str, Any]) -> Phase:
-        conditions = true_conditions(found)
-        for name, state in _STATES.items():
-            if name in conditions:
-                condition = conditions[name]
-                return Phase(state, condition.get("reason", ""), condition.get("message", ""))
+        told = condition_phase(found, _STATES)
+        if told is not None:
+            return told
         if self.suspended(found):
             return Phase(State.QUEUED)
         jobs: list[Mapping[str, Any]] = found.get("status", {}).get("jobsStatus") or []
