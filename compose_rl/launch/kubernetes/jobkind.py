@@ -15,7 +15,7 @@ from compose_rl.launch.kubernetes.pods import Trainer
 from compose_rl.launch.kubernetes.resource import Resource
 from compose_rl.stages.attempt import JobFile
 
-__all__ = ["JobKind", "Phase", "State", "condition_phase"]
+__all__ = ["JobKind", "Phase", "State", "condition_phase", "true_conditions"]
 
 Object = Mapping[str, Any]
 
@@ -127,11 +127,17 @@ class JobKind(ABC):
         return self.rank(pod) == 0
 
 
-def condition_phase(found: Object, states: Mapping[str, State]) -> Phase | None:
-    """What the first of ``states`` (by type of condition) that holds says of an object; None where none does."""
+def true_conditions(found: Object) -> dict[str, Object]:
+    """The conditions of an object that hold, by type."""
     conditions: list[Object] = found.get("status", {}).get("conditions") or []
-    holding = {c["type"]: c for c in conditions if c.get("status") == "True"}
+    return {c["type"]: c for c in conditions if c.get("status") == "True"}
+
+
+def condition_phase(found: Object, states: Mapping[str, State]) -> Phase | None:
+    """What the first of ``states`` (by type of condition) that holds says; None where none holds."""
+    conditions = true_conditions(found)
     for name, state in states.items():
-        if name in holding:
-            return Phase(state, holding[name].get("reason", ""), holding[name].get("message", ""))
+        if name in conditions:
+            condition = conditions[name]
+            return Phase(state, condition.get("reason", ""), condition.get("message", ""))
     return None
