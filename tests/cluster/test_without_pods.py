@@ -223,8 +223,9 @@ def test_without_the_role_the_line_says_what_is_missing(api_launchers: Launchers
     launcher = api_launchers.toy()
     assert launcher.wait() == EXIT_USER
     line = error_line(launcher)
-    assert "pytorchjobs" in line
+    assert "the service account may not" in line
     assert space.namespace in line
+    assert "apply the Role of manifests/base" in line
 
 
 @pytest.mark.scenario("CRD missing")
