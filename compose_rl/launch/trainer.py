@@ -13,154 +13,29 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from compose_rl.errors import EXIT_BUG, EXIT_TRANSIENT, TransientError, UserError
+from compose_rl.launch.node import Node, command, environment, this_node, wait_for_master
 from compose_rl.stages.attempt import FAILURE_NAME, Failure
-from compose_rl.stages.lifeline import PARENT_VARIABLE, die_with_parent_hook
+from compose_rl.stages.lifeline import die_with_parent_hook
 from compose_rl.stages.watch import SAVE_AND_LEAVE
 from compose_rl.store import split
 
-__all__ = ["Place", "command", "environment", "main", "place"]
+__all__ = ["main"]
 
-AGENT = "compose_rl.training.agent"
-"""Starts and watches the processes of a node (torchrun)."""
-_DEFAULTS = {"OMP_WAIT_POLICY": "PASSIVE", "PYTHONUNBUFFERED": "1"}
-_OPERATOR = ("MASTER_ADDR", "MASTER_PORT", "RANK", "LOCAL_RANK", "WORLD_SIZE", "NODE_RANK")
-"""What an operator says of nodes and torchrun says of processes, under the same names."""
-_RENDEZVOUS_SECONDS = 1800.0
-"""How long nodes wait for each other: one may pull its image while the others are there."""
 _TERMINATION_LOG = "/dev/termination-log"
 _MESSAGE_BYTES = 4096
 """What Kubernetes keeps of a termination message."""
 _ROOT_CAUSE_SECONDS = 15.0
 """How long to look for the reason that another node may still be writing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where this node stands among the nodes of the job."""
-
-    nodes: int = 1
-    procs: str = "1"
-    """Processes on each node; also ``auto``, ``gpu``, ``cpu`` as torchrun takes them."""
-    node_rank: int = 0
-    master: str = ""
-    port: int = 0
-
-    @property
-    def single(self) -> bool:
-        """One process in all."""
-        return self.nodes == 1 and self.procs == "1"
-
-
-def place(nodes: int | None, procs: str | None, environ: Mapping[str, str]) -> Place:
-    """From arguments and the operator's environment.
-
-    Raises:
-        UserError: several nodes, and the environment does not say which this is or where the first one is.
-    """
-
-    def given(*names: str) -> str | None:
-        return next((environ[name] for name in names if environ.get(name)), None)
-
-    number = nodes or _whole("PET_NNODES", given("PET_NNODES") or "1")
-    each = procs or given("PET_NPROC_PER_NODE") or "1"
-    if number == 1:
-        return Place(procs=each)
-    master, port = given("PET_MASTER_ADDR", "MASTER_ADDR"), given("PET_MASTER_PORT", "MASTER_PORT")
-    rank = given("PET_NODE_RANK", "RANK")
-    if master is None or port is None or rank is None:
-        raise UserError(
-            f"trainer: nodes={number}, but MASTER_ADDR, MASTER_PORT and RANK (or PET_MASTER_ADDR,"
-            " PET_MASTER_PORT and PET_NODE_RANK) are not all set; start it by a training operator"
-        )
-    found = Place(
-        nodes=number,
-        procs=each,
-        node_rank=_whole("PET_NODE_RANK or RANK", rank),
-        master=master,
-        port=_whole("MASTER_PORT", port),
-    )
-    if found.node_rank >= number:
-        raise UserError(f"trainer: node rank {found.node_rank}, but there are {number} nodes; mend --nodes")
-    return found
-
-
-def _whole(name: str, value: str) -> int:
-    if not value.isdecimal():
-        raise UserError(f"trainer: {name}='{value}' is not a whole number")
-    return int(value)
-
-
-def command(place: Place, module: str, job: str) -> list[str]:
-    """The command line of this node's processes."""
-    python = [sys.executable, "-m"]
-    if place.single:
-        return [*python, module, "--job", job]
-    nodes = ["--standalone"]
-    if place.nodes > 1:
-        attempt = job.rpartition("/")[0].rpartition("/")[2]
-        nodes = [
-            f"--nnodes={place.nodes}",
-            f"--node-rank={place.node_rank}",
-            f"--master-addr={place.master}",
-            f"--master-port={place.port}",
-            f"--rdzv-id={attempt}",
-            f"--rdzv-conf=timeout={_rendezvous_seconds():.0f}",
-        ]
-    return [*python, AGENT, *nodes, f"--nproc-per-node={place.procs}", "-m", module, "--job", job]
-
-
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the processes: the operator's words are arguments by now, and would be misread."""
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if name not in _OPERATOR and not name.startswith("PET_")
-    }
-    return {**_DEFAULTS, **kept, PARENT_VARIABLE: str(os.getpid())}
-
-
-def _rendezvous_seconds() -> float:
-    return float(os.environ.get("COMPOSE_RL_RENDEZVOUS_SECONDS", _RENDEZVOUS_SECONDS))
-
-
-def _wait_for_master(place: Place) -> None:
-    """Until the first node's name is known here; on the first node itself, until its port is free.
-
-    Raises:
-        TransientError: it took too long.
-    """
-    if place.nodes == 1:
-        return
-    end = time.monotonic() + _rendezvous_seconds()
-    told = False
-    while True:
-        try:
-            if place.node_rank == 0:
-                with socket.socket() as probe:
-                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    probe.bind(("", place.port))
-            else:
-                socket.getaddrinfo(place.master, place.port)
-            return
-        except OSError as error:
-            what = f"{place.master}:{place.port}: {error.strerror or error}"
-        if time.monotonic() > end:
-            raise TransientError(f"trainer: the nodes did not find each other ({what})")
-        if not told:
-            print(f"trainer: waiting for {what}", file=sys.stderr, flush=True)
-            told = True
-        time.sleep(1)
 
 
 class _Processes:
@@ -222,15 +97,15 @@ class _Seen:
         return f"{self.who}, {signal.Signals(-code).name if code < 0 else f'exit code {code}'}"
 
 
-def _run(place: Place, module: str, job: str) -> Failure | None:
+def _run(node: Node, module: str, job: str) -> Failure | None:
     """Start, wait, and say how it ended; None for success."""
-    _wait_for_master(place)
+    wait_for_master(node)
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         environ = environment(os.environ) | {"COMPOSE_RL_AGENT_REPORT": str(report)}
         # LLM Foundry writes small files where it is started, and an image may be read-only.
         cwd = None if os.access(".", os.W_OK) else folder
-        processes = _Processes(command(place, module, job), environ, cwd, single=place.single)
+        processes = _Processes(command(node, module, job), environ, cwd, single=node.single)
         if processes.code == 0:
             return None
         seen = _Seen(**json.loads(report.read_text())) if report.exists() else _Seen(processes.code)
@@ -296,7 +171,7 @@ def main(words: list[str] | None = None) -> int:
     if arguments.secrets:
         _take_secrets(arguments.secrets)
     try:
-        here = place(arguments.nodes, arguments.procs, os.environ)
+        here = this_node(arguments.nodes, arguments.procs, os.environ)
         failure = _run(here, arguments.module, arguments.job)
     except (UserError, TransientError) as error:
         failure = Failure(exit_code=error.exit_code, message=str(error))

@@ -15,7 +15,7 @@ import pytest
 
 from compose_rl.errors import EXIT_TRANSIENT, EXIT_USER, UserError
 from compose_rl.launch.attempts import begin, job_uri
-from compose_rl.launch.trainer import Place, command, environment, place
+from compose_rl.launch.node import Node, command, environment, this_node
 from compose_rl.stages.attempt import FAILURE_NAME, Failure, JobFile, published
 from compose_rl.stages.spec import StageSpec
 from compose_rl.store import open_store, split
@@ -35,19 +35,21 @@ PYTORCHJOB = {
 }
 # The trainer 2.x knows these alone.
 TRAINJOB = {name: value for name, value in PYTORCHJOB.items() if name.startswith("PET_")}
-SECOND = Place(nodes=2, procs="2", node_rank=1, master="job-master-0", port=23456)
+SECOND = Node(nodes=2, procs="2", node_rank=1, master="job-master-0", port=23456)
 
 
 @pytest.mark.parametrize("environ", [PYTORCHJOB, TRAINJOB])
 def test_the_place_comes_from_the_operators_environment(environ: dict[str, str]) -> None:
-    assert place(None, None, environ) == SECOND
-    assert place(2, "1", environ) == Place(nodes=2, procs="1", node_rank=1, master="job-master-0", port=23456)
-    assert place(None, None, environ | {"PET_NPROC_PER_NODE": "auto"}).procs == "auto"
+    assert this_node(None, None, environ) == SECOND
+    assert this_node(2, "1", environ) == Node(
+        nodes=2, procs="1", node_rank=1, master="job-master-0", port=23456
+    )
+    assert this_node(None, None, environ | {"PET_NPROC_PER_NODE": "auto"}).procs == "auto"
 
 
 def test_one_node_needs_no_environment() -> None:
-    assert place(None, None, {}) == Place()
-    assert place(1, "1", PYTORCHJOB) == Place()
+    assert this_node(None, None, {}) == Node()
+    assert this_node(1, "1", PYTORCHJOB) == Node()
 
 
 @pytest.mark.parametrize(
@@ -60,14 +62,14 @@ def test_one_node_needs_no_environment() -> None:
 )
 def test_what_does_not_fit_is_refused(environ: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        place(2, "1", environ)
+        this_node(2, "1", environ)
 
 
 def test_one_process_is_plain_and_others_go_through_torchrun() -> None:
     job = "s3://b/sft/key/attempt/job.json"
-    assert command(Place(), "m", job) == [sys.executable, "-m", "m", "--job", job]
+    assert command(Node(), "m", job) == [sys.executable, "-m", "m", "--job", job]
     agent = [sys.executable, "-m", "compose_rl.training.agent"]
-    assert command(Place(procs="2"), "m", job) == [
+    assert command(Node(procs="2"), "m", job) == [
         *agent, "--standalone", "--nproc-per-node=2", "-m", "m", "--job", job,
     ]  # fmt: skip
     assert command(SECOND, "m", job) == [
