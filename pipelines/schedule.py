@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import kfp
@@ -16,8 +16,9 @@ import kfp
 from compose_rl.errors import UserError
 from pipelines.server import answering
 from pipelines.submit import upload
+from pipelines.watching import ENDED
 
-__all__ = ["add_schedule", "cron", "delete", "schedule"]
+__all__ = ["add_schedule", "check_none_goes_on", "cron", "delete", "schedule"]
 
 FIELDS = (
     ("minute", 0, 59),
@@ -65,12 +66,17 @@ def cron(text: str) -> str:
 def schedule(
     client: kfp.Client, text: str, pipeline_name: str, values: Mapping[str, Any], options: argparse.Namespace
 ) -> None:
-    """Create the recurring run, or put it in the place of those of its name."""
+    """Create the recurring run, or put it in the place of those of its name.
+
+    Raises:
+        UserError: no cron expression, or a run of the one to replace goes on.
+    """
     expression = cron(options.schedule)
     name = options.name or pipeline_name
+    with answering(options.host):
+        before = _replaceable(client, name, options)
     pipeline, version = upload(client, text, pipeline_name, options)
     with answering(options.host):
-        before = _of_name(client, name, options)
         experiment = client.create_experiment(options.experiment, namespace=options.namespace)
         made = client.create_recurring_run(
             experiment_id=experiment.experiment_id,
@@ -94,15 +100,47 @@ def delete(client: kfp.Client, name: str, options: argparse.Namespace) -> None:
     """Delete the recurring runs of a name.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one of its runs goes on.
     """
     with answering(options.host):
-        found = _of_name(client, name, options)
+        found = _replaceable(client, name, options)
         for run in found:
             client.delete_recurring_run(run)
     if not found:
         raise UserError(f"--delete-schedule {name}: there is no recurring run of that name; look in the UI")
     print(f"deleted recurring run {name}")
+
+
+def _replaceable(client: kfp.Client, name: str, options: argparse.Namespace) -> list[str]:
+    """Ids of the recurring runs of a name, if none of their runs goes on."""
+    found = _of_name(client, name, options)
+    if found:
+        latest = client.list_runs(page_size=PAGE, sort_by="created_at desc", namespace=options.namespace)
+        check_none_goes_on(name, found, latest.runs or [])
+    return found
+
+
+def check_none_goes_on(name: str, recurring: Collection[str], runs: Iterable[Any]) -> None:
+    """Refuse to delete recurring runs while a run of theirs goes on.
+
+    With a recurring run KFP deletes the Workflows of its runs, and so their jobs, and goes on showing them as
+    running.
+
+    Args:
+        name: of the recurring runs.
+        recurring: their ids.
+        runs: as KFP lists them.
+
+    Raises:
+        UserError: names the run.
+    """
+    for run in runs:
+        state = run.state or "PENDING"
+        if run.recurring_run_id in recurring and state not in ENDED:
+            raise UserError(
+                f"recurring run {name}: its run {run.run_id} is {state.lower()} and would be lost with it;"
+                " wait for its end, or terminate it in the UI"
+            )
 
 
 def _of_name(client: kfp.Client, name: str, options: argparse.Namespace) -> list[str]:

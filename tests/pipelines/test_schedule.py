@@ -1,11 +1,13 @@
-"""Cron expressions of recurring runs."""
+"""Recurring runs: cron expressions, and what must not be deleted."""
 
 import pytest
 
 pytest.importorskip("kfp")
 
+from kfp_server_api import V2beta1Run
+
 from compose_rl.errors import UserError
-from pipelines.schedule import cron
+from pipelines.schedule import check_none_goes_on, cron
 
 
 @pytest.mark.parametrize("text", ["0 2 * * *", "*/15 0-6,12 1 1-3/2 0", "59 23 31 12 6"])
@@ -32,3 +34,20 @@ def test_what_is_no_cron_is_named(text: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
         cron(text)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("state", ["RUNNING", "PENDING", "CANCELING", None])
+def test_a_recurring_run_whose_run_goes_on_is_not_deleted(state: str | None) -> None:
+    runs = [V2beta1Run(run_id="r1", recurring_run_id="nightly-id", state=state)]
+    with pytest.raises(UserError, match=r"recurring run nightly: its run r1 is .* would be lost"):
+        check_none_goes_on("nightly", ["nightly-id"], runs)
+
+
+def test_ended_runs_and_those_of_others_do_not_matter() -> None:
+    runs = [
+        V2beta1Run(run_id="r1", recurring_run_id="nightly-id", state="SUCCEEDED"),
+        V2beta1Run(run_id="r2", recurring_run_id="nightly-id", state="FAILED"),
+        V2beta1Run(run_id="r3", recurring_run_id="another", state="RUNNING"),
+        V2beta1Run(run_id="r4", state="RUNNING"),
+    ]
+    check_none_goes_on("nightly", ["nightly-id"], runs)
