@@ -139,7 +139,7 @@ def check_none_goes_on(name: str, recurring: Collection[str], runs: Iterable[Any
         if run.recurring_run_id in recurring and state not in ENDED:
             raise UserError(
                 f"recurring run {name}: its run {run.run_id} is {state.lower()} and would be lost with it;"
-                " wait for its end, or terminate it in the UI"
+                " pause it in the UI, then wait for the run's end or terminate it"
             )
 
 
