@@ -66,12 +66,19 @@ class _Processes:
                 self._pass_on()
 
     def _pass_on(self) -> None:
+        if self._single:
+            _tell(signal.SIGTERM, self._process.pid)
+            return
         # torchrun would kill its processes 30 s after a signal of its own: less than saving a state may take.
-        ranks = [] if self._single else _children(self._process.pid)
-        number = SAVE_AND_LEAVE if ranks else signal.SIGTERM
-        for pid in ranks or [self._process.pid]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        # Where it has none it waits for other nodes, for minutes, in which it hears of no signal.
+        ranks = _children(self._process.pid)
+        _tell(SAVE_AND_LEAVE if ranks else signal.SIGKILL, *(ranks or [self._process.pid]))
+
+
+def _tell(number: signal.Signals, *pids: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _children(pid: int) -> list[int]:
@@ -87,7 +94,7 @@ class _Seen:
 
     exit_code: int
     """Negative for a signal."""
-    who: str = "rank 0"
+    who: str
     message: str = ""
 
     @property
@@ -108,7 +115,9 @@ def _run(node: Node, module: str, job: str) -> Failure | None:
         processes = _Processes(command(node, module, job), environ, cwd, single=node.single)
         if processes.code == 0:
             return None
-        seen = _Seen(**json.loads(report.read_text())) if report.exists() else _Seen(processes.code)
+        seen = _Seen(processes.code, "rank 0" if node.single else "torchrun")
+        if report.exists():
+            seen = _Seen(**json.loads(report.read_text()))
     return _conclusion(job, seen, stopped=processes.stopped)
 
 

@@ -291,6 +291,49 @@ def test_where_a_job_stands(kind: str, conditions: list[tuple[str, str]], state:
         assert phase.reason.startswith("R") and phase.message == "m"
 
 
+# Status of TrainJobs of two nodes as Trainer 2.3.0 and JobSet 0.12.0 wrote them.
+_REAL = {
+    "pods are there": ({"active": 1}, [], State.CREATED, ""),
+    "all of them run": ({"active": 1, "ready": 1}, [], State.RUNNING, ""),
+    "one has failed, the other is told to stop": ({}, [], State.CREATED, ""),
+    "failed": ({"failed": 1}, [("Failed", "ReachedMaxRestarts")], State.FAILED, "ReachedMaxRestarts"),
+    "failed, and suspended by its launcher": (
+        {"failed": 1},
+        [("Suspended", "Suspended"), ("Failed", "ReachedMaxRestarts")],
+        State.FAILED,
+        "ReachedMaxRestarts",
+    ),
+    "too late, its pods still leave": (
+        {"active": 1, "ready": 1},
+        [("Failed", "DeadlineExceeded")],
+        State.FAILED,
+        "DeadlineExceeded",
+    ),
+    "complete": (
+        {"succeeded": 1},
+        [("Complete", "AllJobsCompleted")],
+        State.SUCCEEDED,
+        "AllJobsCompleted",
+    ),
+    "left": ({"suspended": 1}, [("Suspended", "Suspended")], State.QUEUED, "Suspended"),
+}
+
+
+@pytest.mark.parametrize("jobs, conditions, state, reason", _REAL.values(), ids=_REAL)
+def test_where_a_real_trainjob_stands(
+    jobs: dict[str, int], conditions: list[tuple[str, str]], state: State, reason: str, tmp_path: Path
+):
+    job = built("trainjob", tmp_path)
+    none = dict.fromkeys(("active", "failed", "ready", "succeeded", "suspended"), 0)
+    job["status"] = {"jobsStatus": [{"name": "node", **none, **jobs}]}
+    if conditions:
+        job["status"]["conditions"] = [
+            {"type": kind, "status": "True", "reason": why, "message": ""} for kind, why in conditions
+        ]
+    phase = KINDS["trainjob"].phase(job)
+    assert (phase.state, phase.reason) == (state, reason)
+
+
 @pytest.mark.parametrize("ready, state", [(0, State.CREATED), (1, State.RUNNING)])
 def test_a_trainjob_runs_when_all_its_pods_do(ready: int, state: State, tmp_path: Path):
     job = built("trainjob", tmp_path)

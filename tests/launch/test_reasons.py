@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from compose_rl.launch.kubernetes import podview
 from compose_rl.launch.kubernetes.reasons import cause, from_log, node_lost, pod_cause
 
 Pod = dict[str, Any]
@@ -186,6 +187,29 @@ def test_a_users_error_explains_more_than_the_bug_it_makes_of_a_peer():
     pods = [ended("a", 1, second=20), ended("b", 2, second=21, message="bad row")]
     seen = cause(pods, CONTAINER)
     assert seen is not None and (seen.pod, seen.exit_code) == ("b", 2)
+
+
+def test_a_pod_was_told_to_end_when_it_was_first_asked_to():
+    """As Kubernetes 1.34 shows a pod that was deleted with its job, at last when its node has ended it."""
+    first = running("a", deletionTimestamp="2026-11-24T18:06:27Z", deletionGracePeriodSeconds=300)
+    removed: Pod = {"deletionTimestamp": "2026-11-24T18:01:28Z", "deletionGracePeriodSeconds": 0}
+    last = ended("a", 75, second=27, message="told to stop (SIGTERM)", **removed)
+    seen = pod_cause(podview.as_first_asked(last, podview.as_first_asked(first, running("a"))), CONTAINER)
+    assert seen is not None and seen.victim
+    itself = pod_cause(podview.as_first_asked(last, running("a")), CONTAINER)
+    assert itself is not None and not itself.victim
+    assert podview.as_first_asked(last, None) == last
+
+
+def test_a_pod_that_was_taken_away_before_it_started_is_not_the_cause():
+    """The same Kubernetes, of a pod in the place of one that was being deleted."""
+    removed = {"deletionTimestamp": "2026-11-24T18:06:27Z", "deletionGracePeriodSeconds": 300}
+    found = ended("a", 137, reason="ContainerStatusUnknown", message="could not be located", **removed)
+    found["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = None
+    seen = pod_cause(found, CONTAINER)
+    assert seen is not None and seen.victim
+    seen = cause([found, ended("b", 1, second=40)], CONTAINER)
+    assert seen is not None and seen.pod == "b"
 
 
 def test_pods_that_were_told_to_end_are_not_the_cause():

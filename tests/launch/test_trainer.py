@@ -169,6 +169,35 @@ def test_told_to_stop_every_process_leaves(toy: StageSpec, tmp_path: Path, procs
     assert messages[0].startswith("told to stop (SIGTERM) (rank ")
 
 
+def test_told_to_stop_a_node_that_is_done_does_not_wait_for_the_others(
+    toy: StageSpec, tmp_path: Path
+) -> None:
+    """The other one fails: torchrun would wait for it as long as a pod has until it is killed."""
+    job, port = started(toy, tmp_path, {"fail": "user", "fail_rank": 1}), free_port()
+    first, second = (trainer(tmp_path, job, rank, port, "--nodes", "2", "--procs", "1") for rank in (0, 1))
+    end = time.monotonic() + 60
+    while second.poll() is None or published(open_store(job.storage), "toy", job.key) is None:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    agent = only_child(first.pid)
+    while ranks := children(agent):
+        assert time.monotonic() < end, ranks
+        time.sleep(0.02)
+    first.send_signal(signal.SIGTERM)
+    codes, messages, _ = finished(tmp_path, [first, second])
+    assert codes == [EXIT_USER, EXIT_USER]
+    assert messages[0] == "toy: fail=user: asked for; leave it out (torchrun, SIGKILL)"
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def only_child(pid: int) -> int:
+    (child,) = children(pid)
+    return child
+
+
 def test_nodes_that_do_not_find_each_other_may_try_again(toy: StageSpec, tmp_path: Path) -> None:
     job = started(toy, tmp_path, {})
     with socket.socket() as taken:

@@ -89,7 +89,7 @@ class ClusterBackend:
         exit_code, reason = end.exit_code, end.reason
         if end.end is End.LEFT:
             exit_code, reason = given_up(end.job) or (exit_code, reason)
-        elif end.end is End.FAILED and end.over and not end.pod:
+        elif end.end is End.FAILED and end.over and not end.pod and not end.outside:
             said = recorded_failure(request.store, attempt)  # no pod is left that could tell
             exit_code, reason = (exit_code, reason) if said is None else (said.exit_code, said.message)
         elif not end.over and end.pod:

@@ -127,7 +127,9 @@ class _Follower:
                 pod["metadata"].setdefault("deletionTimestamp", _now())
                 if podview.status(pod).get("phase") != "Succeeded":
                     pod["status"] = {**podview.status(pod), "phase": "Failed"}
-        self._pods |= {uid: pod for uid, pod in found.items() if uid not in self._dismissed}
+        for uid, pod in found.items():
+            if uid not in self._dismissed:
+                self._pods[uid] = podview.as_first_asked(pod, self._pods.get(uid))
         for pod in found.values():
             self._output.pod_seen(pod)
         container = self._kind.container
@@ -195,7 +197,7 @@ class _Follower:
         late = "deadline" in f"{phase.reason} {phase.message}".lower()
         if over and late and blameless:
             text = "ran longer than its deadline; raise deadline_minutes"
-            return JobEnd(end=End.FAILED, exit_code=EXIT_USER, reason=f"{self._name}: {text}")
+            return JobEnd(end=End.FAILED, exit_code=EXIT_USER, reason=f"{self._name}: {text}", outside=True)
         if self._dismissed and blameless:  # released so soon that the operator met the pods of before
             text = "its operator took pods that its queue had taken away for failed ones"
             return JobEnd(end=End.FAILED, over=over, exit_code=EXIT_TRANSIENT, reason=f"{self._name}: {text}")

@@ -34,7 +34,7 @@ class JobEnd:
     reason: str = ""
     """One line; names the pod or the job."""
     outside: bool = False
-    """The cluster's doing (out of memory, evicted): it explains more than what the program said."""
+    """The cluster's doing (out of memory, a deadline): it explains more than what the program said."""
     pod: str = ""
     """The pod that failed."""
     job: Object = field(default_factory=dict[str, object])

@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-__all__ = ["conditions", "containers", "init_containers", "name", "node", "seconds", "state", "status", "uid"]
+__all__ = [
+    "as_first_asked",
+    "conditions",
+    "containers",
+    "init_containers",
+    "name",
+    "node",
+    "seconds",
+    "state",
+    "status",
+    "uid",
+]
 
 Object = Mapping[str, Any]
 
@@ -48,6 +59,21 @@ def state(container: Object, which: str) -> Object | None:
     """Its state ``waiting``, ``running`` or ``terminated``, if that is the one it is in."""
     states: Object = container.get("state") or {}
     return states.get(which)
+
+
+def as_first_asked(pod: Object, before: Object | None) -> dict[str, Any]:
+    """The pod with the time at which its end was first asked for.
+
+    A node that has ended a pod asks again, to have it removed, and that time stands in the first one's place.
+
+    Args:
+        before: the same pod as it was seen earlier.
+    """
+    asked: Object = before["metadata"] if before is not None else {}
+    if "deletionTimestamp" not in asked:
+        return dict(pod)
+    kept = {name: asked.get(name) for name in ("deletionTimestamp", "deletionGracePeriodSeconds")}
+    return {**pod, "metadata": {**pod["metadata"], **kept}}
 
 
 def seconds(time: str | None) -> float:

@@ -244,14 +244,16 @@ def _ended(pod: Object, container: str) -> Cause | None:
     row = outside or _EXIT_CODES.get(code) or _Row(EXIT_BUG, "exit code {code}: {message}")
     message = _message(found)
     text = row.text.format(message=message, limit=_limit(pod, container), code=code)
-    at = podview.seconds(found.get("finishedAt"))
+    # One that was taken away before it had started has no time of its end.
+    never_ran = found.get("finishedAt") is None and "deletionTimestamp" in pod["metadata"]
+    at = _asked_to_end(pod) if never_ran else podview.seconds(found.get("finishedAt"))
     return Cause(
         pod=podview.name(pod),
         uid=podview.uid(pod),
         exit_code=row.exit_code,
         reason=text.rstrip(": ") or f"exit code {code}",
         outside=outside is not None,
-        victim=row.victim or (outside is None and _was_asked(pod, code, at)),
+        victim=row.victim or never_ran or (outside is None and _was_asked(pod, code, at)),
         at=at,
     )
 
