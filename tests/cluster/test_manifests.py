@@ -101,13 +101,26 @@ def test_an_example_is_taken_by_the_api_server(example: str, namespace: str) -> 
         apply(yaml.safe_dump(document), {document["apiVersion"]})
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-def test_an_overlay_binds_its_own_namespace_s_accounts(overlay: str) -> None:
-    found = objects(kustomize(MANIFESTS / "overlays" / overlay))
+def binds_its_own_accounts(text: str) -> str:
+    """The one namespace of the objects, which is also that of every account that gets rights."""
+    found = objects(text)
     (namespace,) = {item["metadata"]["namespace"] for item in found if "namespace" in item["metadata"]}
     subjects = [subject for item in found for subject in item.get("subjects", [])]
     assert subjects
     assert {subject["namespace"] for subject in subjects} == {namespace}
+    return namespace
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_an_overlay_binds_its_own_namespace_s_accounts(overlay: str) -> None:
+    binds_its_own_accounts(kustomize(MANIFESTS / "overlays" / overlay))
+
+
+# That of OpenShift binds an account of somebody else's, and says that the name stands there twice.
+@pytest.mark.parametrize("overlay", sorted(set(OVERLAYS) - {"openshift"}))
+def test_an_overlay_in_another_namespace_binds_the_accounts_there(overlay: str, tmp_path: Path) -> None:
+    text = own(tmp_path, "team-a", resources=[MANIFESTS / "overlays" / overlay])
+    assert binds_its_own_accounts(text) == "team-a"
 
 
 @pytest.mark.scenario("manifests on the API server")
