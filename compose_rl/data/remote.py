@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from streaming import Stream
 
 from compose_rl.errors import UserError
-from compose_rl.store import join, open_store
+from compose_rl.store import Store, join, open_store
 from compose_rl.store.checksums import file_sha256
 
 __all__ = ["CheckedStream"]
@@ -33,7 +35,7 @@ class CheckedStream(Stream):
         assert self.remote is not None
         target = Path(self.local) / (to_basename or from_basename)
         arriving = target.with_name(f"{target.name}.arriving")
-        open_store(self.remote).download(from_basename, arriving)
+        _store(self.remote, os.getpid()).download(from_basename, arriving)
         found, expected = file_sha256(arriving), self._checksums.get(from_basename)
         if found != expected:
             arriving.unlink()
@@ -44,3 +46,9 @@ class CheckedStream(Stream):
             )
         arriving.rename(target)
         return str(target)
+
+
+@functools.cache
+def _store(uri: str, process: int) -> Store:
+    """One for all shards, so that connections are kept; a forked process needs connections of its own."""
+    return open_store(uri)
