@@ -48,9 +48,7 @@ def test_a_job_whose_run_is_over_is_left_and_later_removed(
     pipelines: None, api_launchers: Launchers, space: Space
 ) -> None:
     run = Run(space, "first")
-    launcher = run.step(api_launchers)
-    launcher.until(lambda: space.jobs, "a job")
-    launcher.kill()
+    run.killed_step(api_launchers)
     assert "0 jobs left" in gc(space)  # its run still goes on and may start the step again
     run.finish()
     said = gc(space, "--dry-run")

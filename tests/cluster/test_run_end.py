@@ -23,9 +23,7 @@ def ended(space: Space, run: Run) -> list[str]:
 @pytest.mark.scenario("end of a run: launcher killed before")
 def test_a_run_that_ends_holds_nothing(pipelines: None, api_launchers: Launchers, space: Space) -> None:
     run, other = Run(space, "first"), Run(space, "second")
-    launcher = run.step(api_launchers)
-    launcher.until(lambda: space.jobs, "a job")
-    launcher.kill()
+    run.killed_step(api_launchers)
     assert ended(space, other) == []
     (job,) = space.jobs
     assert not job["spec"]["runPolicy"]["suspend"]
@@ -41,9 +39,7 @@ def test_a_job_that_another_run_waits_for_goes_on(
     pipelines: None, api_launchers: Launchers, space: Space
 ) -> None:
     run = Run(space, "first")
-    launcher = run.step(api_launchers)
-    launcher.until(lambda: space.jobs, "a job")
-    launcher.kill()
+    run.killed_step(api_launchers)
     waiting = api_launchers.toy()
     waiting.says("joined PyTorchJob")
     assert ended(space, run) == []

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import train_pods
+from four_batches import CONFIG
 from launching import Launchers
 from space import Space
 
@@ -18,16 +19,6 @@ from compose_rl.store import open_store
 from compose_rl.store.manifest import Manifest
 
 HERE = Path(__file__).parent
-CONFIG: dict[str, Any] = {
-    "max_duration": "4ba",
-    "global_train_batch_size": 8,
-    "device_train_microbatch_size": 8,
-    "device_eval_batch_size": 8,
-    "eval_interval": "4ba",
-    "save_interval": "2ba",
-    "optimizer": {"lr": 0.003},
-    "scheduler": {"name": "constant_with_warmup", "t_warmup": "0ba"},
-}
 
 
 def losses(storage: str) -> list[float]:

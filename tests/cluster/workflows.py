@@ -98,3 +98,9 @@ class Run:
     def step(self, launchers: Launchers, config: dict[str, Any] | None = None, **resources: Any) -> Launcher:
         """A step of the run, in a pod of its own: again, it is what KFP does when it tries again."""
         return launchers.toy(config, env=self.pod(), **resources)
+
+    def killed_step(self, launchers: Launchers) -> None:
+        """A step whose launcher has made a job and was killed."""
+        launcher = self.step(launchers)
+        launcher.until(lambda: self.space.jobs, "a job")
+        launcher.kill()

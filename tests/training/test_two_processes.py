@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 
 import tiny_training as tiny
 import torch
+from four_batches import CONFIG
 
 from compose_rl.stages.attempt import published
 from compose_rl.store import open_store
@@ -22,16 +23,6 @@ from compose_rl.store.manifest import Manifest
 
 pytestmark = pytest.mark.slow
 
-CONFIG: dict[str, Any] = {
-    "max_duration": "4ba",
-    "global_train_batch_size": 8,
-    "device_train_microbatch_size": 8,
-    "device_eval_batch_size": 8,
-    "eval_interval": "4ba",
-    "save_interval": "2ba",
-    "optimizer": {"lr": 0.003},
-    "scheduler": {"name": "constant_with_warmup", "t_warmup": "0ba"},
-}
 # So small that processes need different numbers of microbatches, and the rest is filled up.
 BUDGET = {"train_loader": {"token_budget": 60}}
 CASES: dict[str, dict[str, Any]] = {
