@@ -19,7 +19,7 @@ MAX_FUNCTION_LINES, MAX_FILE_LINES = 70, 350
 BOTTOM = {"config", "store", "errors", "progress"}
 CONTRACT = BOTTOM | {"stages", "stages.spec"}
 """``stages``: what all stages share (job, spec, checks); ``stages.spec``: the specification of one."""
-HEAVY = {"core", "data", "models", "training", "evaluation"}
+HEAVY = {"core", "data", "models", "rollouts", "rewards", "training", "evaluation"}
 
 MAY_IMPORT = {
     "errors": set(),
@@ -34,8 +34,10 @@ MAY_IMPORT = {
     "core": {"errors", "config"},
     "data": BOTTOM | {"core"},
     "models": BOTTOM | {"core"},
-    "training": CONTRACT | {"core", "data", "models"},
-    "evaluation": CONTRACT | {"core", "data", "models"},
+    "rollouts": BOTTOM | {"core"},
+    "rewards": BOTTOM | {"core", "models", "rollouts"},
+    "training": CONTRACT | {"core", "data", "models", "rollouts", "rewards"},
+    "evaluation": CONTRACT | {"core", "data", "models", "rollouts", "rewards"},
     "stages.part": CONTRACT | HEAVY,
     "stages.run": CONTRACT | HEAVY | {"stages.part"},
     "demo": BOTTOM | {"core"},
