@@ -26,9 +26,9 @@ class RolloutEngine(Config):
     """``engine``: who generates."""
 
     kind: Literal["hf", "vllm", "server"] = "hf"
-    """``hf``: in the trainer's process. ``vllm``: servers of the environment ``rollout`` that the stage starts
-    beside itself (on a cluster: the launcher, as pods of their own). ``server``: the same protocol with
-    engine ``hf`` behind it, in a process of its own."""
+    """``hf``: in the trainer's process. ``vllm``: servers of the environment ``rollout`` that the stage
+    starts beside itself (on a cluster: the launcher, as pods of their own). ``server``: the same protocol
+    with engine ``hf`` behind it, in a process of its own."""
     servers: int = neutral(1, "how many servers are started")
     urls: list[str] | None = neutral(None, "servers that run already; none is started")
     tensor_parallel_size: int = neutral(1, "GPUs of one server")
@@ -43,5 +43,5 @@ class RolloutEngine(Config):
     start_timeout: float = neutral(600.0, "seconds that a server has to start")
     request_timeout: float = neutral(600.0, "seconds that a server has for a request")
     max_restarts: int = neutral(3, "how often a server that died is started again in an iteration")
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = {}
     """More of the engine's own arguments."""

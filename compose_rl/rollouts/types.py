@@ -1,4 +1,7 @@
-"""What generation takes and gives. Imports nothing heavy: the server of the environment ``rollout`` uses it too."""
+"""What generation takes and gives.
+
+Imports nothing heavy: the server of the environment ``rollout`` uses it too.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +66,7 @@ class Generator(Protocol):
     """An engine."""
 
     shared: bool
-    """True: one for all ranks, rank 0 alone talks to it. False: each rank has its own, for its own requests."""
+    """True: one for all ranks, rank 0 alone talks to it. False: each rank has its own, for its requests."""
 
     def push(self, weights: Iterable[tuple[str, Tensor]], version: int) -> Pushed:
         """Take over the policy's weights, under the names of the Hugging Face model."""
@@ -75,7 +78,7 @@ class Generator(Protocol):
         """Answers to each request, in order; ``done`` is told how many answers have come since the last call.
 
         Raises:
-            UserError: the engine cannot serve the requests (a prompt too long for it, other tokens than asked).
+            UserError: the engine cannot serve the requests (a prompt too long for it, foreign tokens).
             TransientError: no server could be brought back.
         """
         ...
