@@ -123,7 +123,9 @@ class OnlineVariables(Config):
     """Tokens of an answer."""
     eos_token_ids: list[int] | None = None
     """Tokens that end an answer; by default the model's."""
-    generation_kwargs: GenerationSettings = GenerationSettings()
+    generation_kwargs: GenerationSettings = Field(
+        default_factory=lambda: GenerationSettings.model_validate({})
+    )
     device_generate_batch_size: int = Field(64, gt=0)
     """Answers that engine ``hf`` generates at once."""
     generations_per_prompt: int = Field(1, gt=0)
@@ -133,8 +135,10 @@ class OnlineVariables(Config):
     """Optimizer steps of one pass over an iteration's answers."""
     epoch_per_iteration: int = Field(1, gt=0)
     """Passes over an iteration's answers."""
-    kl_controller: KLControllerSettings = KLControllerSettings()
-    rewards: dict[str, dict[str, Any]] = {}
+    kl_controller: KLControllerSettings = Field(
+        default_factory=lambda: KLControllerSettings.model_validate({})
+    )
+    rewards: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
     """By name: ``reward_type`` (of the registry ``rewards``), ``coefficient`` and the reward's own keys."""
     reward_clip: float | None = Field(None, gt=0)
     """The sum of an answer's rewards is clipped to +- this."""
@@ -150,7 +154,7 @@ class OnlineVariables(Config):
     old_logprobs: Literal["trainer", "engine"] = "trainer"
     """Whose log-probabilities the ratio starts from: computed again by the trainer, where the update does
     not give them anyway, or as the engine gave them."""
-    engine: RolloutEngine = RolloutEngine()
+    engine: RolloutEngine = Field(default_factory=lambda: RolloutEngine.model_validate({}))
     max_staleness: Literal[0, 1] = 0
     """1: the next iteration's answers are generated during training, with weights of one iteration before."""
     num_logged_samples: int = Field(8, ge=0)

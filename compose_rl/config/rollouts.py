@@ -43,5 +43,5 @@ class RolloutEngine(Config):
     start_timeout: float = neutral(600.0, "seconds that a server has to start")
     request_timeout: float = neutral(600.0, "seconds that a server has for a request")
     max_restarts: int = neutral(3, "how often a server that died is started again in an iteration")
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default_factory=dict[str, Any])
     """More of the engine's own arguments."""
