@@ -22,6 +22,8 @@ NAMES = (
     "reward_model",
     "reference_logprobs",
     "offline_rl",
+    "vstar",
+    "online_rl",
     "export",
     "evaluate",
 )

@@ -13,24 +13,28 @@ from compose_rl.stages.job import Job
 __all__ = ["check_vocabulary", "training_document"]
 
 
-def training_document(job: Job) -> dict[str, Any]:
+def training_document(job: Job, *, slot: str = "data", length: int | None = None) -> dict[str, Any]:
     """The LLM Foundry document of ``job``: its configuration with paths, data and callbacks filled in.
+
+    Args:
+        slot: the input that has the data.
+        length: tokens of a sample where the document does not say; by default the data's own limit.
 
     Raises:
         UserError: the model's vocabulary is smaller than that of the tokenizer of the data.
     """
     config: TrainingConfig = job.config
-    data = job.inputs["data"]
+    data = job.inputs[slot]
     model = job.model_path("model")
     check_vocabulary(model, int(data.info["vocab_size"]), "model")
-    length = config.max_seq_len or int(data.info["max_length"])
+    length = config.max_seq_len or length or int(data.info["max_length"])
     document = config.document()
     document["max_seq_len"] = length
     document["model"]["pretrained_model_name_or_path"] = str(model)
     kwargs = {"model_max_length": length, "trust_remote_code": config.model.trust_remote_code}
     document["tokenizer"] = {"name": str(model), "kwargs": kwargs | config.tokenizer.get("kwargs", {})}
     document["run_name"] = config.run_name or f"{job.spec.name}-{job.key[:12]}"
-    _fill_data(document, job, length)
+    _fill_data(document, job, slot, length)
     _fill_callbacks(document, job, config)
     return document
 
@@ -56,8 +60,8 @@ def check_vocabulary(model: Path, tokens: int, slot: str) -> int:
     return size
 
 
-def _fill_data(document: dict[str, Any], job: Job, length: int) -> None:
-    samples = job.inputs["data"].info["samples"]
+def _fill_data(document: dict[str, Any], job: Job, slot: str, length: int) -> None:
+    samples = job.inputs[slot].info["samples"]
     for loader, split in (("train_loader", "train"), ("eval_loader", "validation")):
         if loader not in document:
             continue
@@ -65,16 +69,16 @@ def _fill_data(document: dict[str, Any], job: Job, length: int) -> None:
             del document[loader]
             continue
         dataset = document[loader].setdefault("dataset", {})
-        dataset |= _shards(job, split)
+        dataset |= _shards(job, slot, split)
         dataset.setdefault("max_seq_len", length)
         dataset.setdefault("shuffle_seed", document["seed"])
 
 
-def _shards(job: Job, split: str) -> dict[str, Any]:
+def _shards(job: Job, slot: str, split: str) -> dict[str, Any]:
     """Where a dataset lies: in a folder, checked now; in S3, a shard fetched and checked when needed."""
-    output = job.inputs["data"].output(split)
+    output = job.inputs[slot].output(split)
     if "://" not in output.uri:
-        return {"local": str(job.input("data", split))}
+        return {"local": str(job.input(slot, split))}
     return {
         "remote": output.uri,
         "local": str(job.scratch / "shards" / split),

@@ -25,7 +25,13 @@ WEIGHTS_NAME = "model.pt"
 
 
 def train_stage(
-    job: Job, *, model_class: str, amend: Callable[[dict[str, Any]], None] | None = None, **info: Any
+    job: Job,
+    *,
+    model_class: str,
+    amend: Callable[[dict[str, Any]], None] | None = None,
+    slot: str = "data",
+    length: int | None = None,
+    **info: Any,
 ) -> Result:
     """Train as ``job.config`` says and fill the outputs ``checkpoint``, ``curves`` and ``logs``.
 
@@ -35,12 +41,13 @@ def train_stage(
     Args:
         amend: fills in what only this stage knows, in the document for LLM Foundry.
         model_class: goes into the manifest; says what ``export`` makes of the weights.
+        slot, length: as of :func:`compose_rl.training.document.training_document`.
         info: more of the manifest's ``info``.
 
     Raises:
         UserError: the machine does not fit the document, or the loss became non-finite.
     """
-    document = training_document(job)
+    document = training_document(job, slot=slot, length=length)
     if amend is not None:
         amend(document)
     _check_machine(job.config)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from composer.core import State, get_precision_context
 from composer.loggers import Logger
-from composer.utils import dist, get_file
+from composer.utils import dist
 from llmfoundry.interfaces import CallbackWithConfig
 from torch import Tensor
 
@@ -20,6 +17,7 @@ from compose_rl.core.losses import kto_kl, kto_kl_sums
 from compose_rl.data.microbatches import split_ragged
 from compose_rl.errors import UserError
 from compose_rl.models.offline import OfflineRL
+from compose_rl.training.frozen import build_frozen
 
 __all__ = ["ReferencePolicy"]
 
@@ -112,30 +110,14 @@ class ReferencePolicy(CallbackWithConfig):
                     yield policy
                 return
             if self._reference is None:
-                self._reference = self._build(state, policy)
+                self._reference = build_frozen(
+                    state,
+                    self._document["model"],
+                    policy.tokenizer,
+                    self._load_path,
+                    where="callback 'offline_rl'",
+                )
             yield self._reference
-
-    def _build(self, state: State, policy: Any) -> OfflineRL:
-        from llmfoundry.utils.builders import build_composer_model
-
-        keys = copy.deepcopy(self._document["model"])
-        if self._load_path is None and not keys.get("pretrained", "pretrained_model_name_or_path" in keys):
-            raise UserError(
-                "callback 'offline_rl': the reference would have other random weights than the policy;"
-                " set load_path to the checkpoint that the policy starts from"
-            )
-        # Building draws random weights, even those that are loaded over: not at the expense of training.
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            reference: Any = build_composer_model(
-                name=keys.pop("name"),
-                tokenizer=policy.tokenizer,
-                cfg=keys,
-                master_weights_dtype=keys.pop("master_weights_dtype", None),
-            )
-        if self._load_path is not None:
-            _load_weights(reference, self._load_path)
-        reference.requires_grad_(False)
-        return state.device.module_to_device(reference).eval()
 
 
 def policy_of(state: State) -> Any:
@@ -157,15 +139,3 @@ def policy_of(state: State) -> Any:
 def _no_grad(state: State) -> Iterator[None]:
     with torch.no_grad(), get_precision_context(state.precision, state.precision_config):
         yield
-
-
-def _load_weights(model: Any, load_path: str) -> None:
-    """The weights of a Composer checkpoint; those that it lacks stay, as in Composer's non-strict loading."""
-    from compose_rl.models.checkpoint import read_weights
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(load_path)
-        if not path.exists():
-            path = Path(folder) / "checkpoint.pt"
-            get_file(load_path, str(path))
-        model.model.load_state_dict(read_weights(path), strict=False)

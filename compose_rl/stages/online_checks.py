@@ -1,0 +1,192 @@
+"""Checks of online RL's stages, on configuration and manifests alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from compose_rl.config.online_rl import OnlineRLSettings, OnlineVariables
+from compose_rl.config.rewards import parse_rewards, wants_reward_model
+from compose_rl.config.rollouts import RolloutEngine
+from compose_rl.errors import UserError
+from compose_rl.store.manifest import Manifest
+
+__all__ = [
+    "PROMPT_TYPES",
+    "check_engine",
+    "check_prompts",
+    "check_reward_model",
+    "check_rewards",
+    "check_sizes",
+    "refuse_foreign_keys",
+]
+
+PROMPT_TYPES = ("single_prompt", "verifiable_answers", "messages")
+
+GROUP_LOSSES = frozenset({"grpo", "gspo", "rloo", "cispo"})
+"""Losses that compare the answers to a prompt with one another."""
+
+VERIFIERS = frozenset({"gsm8k_verifier", "math_verifier", "mcqa_verifier"})
+"""Rewards that need the right answer."""
+
+_FOREIGN: dict[str, str] = {
+    "reference_model": "the reference is the stage's input 'model'",
+    "num_train_nodes": "the launcher places trainers and servers; set resources",
+    "vllm_sync_backend": "set variables.engine.sync",
+}
+"""Compose RL's keys that a stage says otherwise."""
+
+
+def refuse_foreign_keys(stage: str, variables: OnlineVariables) -> None:
+    """Compose RL's keys whose meaning the stage has elsewhere.
+
+    Raises:
+        UserError: names the key and what to set instead.
+    """
+    for name, remedy in _FOREIGN.items():
+        if getattr(variables, name) is not None:
+            raise UserError(f"{stage}: variables.{name}={getattr(variables, name)!r}: {remedy}; leave it out")
+    if variables.vllm_generate_function == "chat":
+        raise UserError(
+            f"{stage}: variables.vllm_generate_function='chat': tokens are always sent, so that prompts of"
+            " engine and trainer agree; set it to generate"
+        )
+    buffer = (variables.buffer or {}).get("name", "MinibatchRolloutBuffer")
+    if buffer != "MinibatchRolloutBuffer":
+        raise UserError(
+            f"{stage}: variables.buffer.name='{buffer}': there is only MinibatchRolloutBuffer; leave it out"
+        )
+
+
+def check_sizes(stage: str, settings: OnlineRLSettings, variables: OnlineVariables, batch: int) -> None:
+    """An iteration's answers fill its optimizer steps, and groups are groups.
+
+    Args:
+        batch: ``global_train_batch_size``, answers.
+
+    Raises:
+        UserError: with the numbers.
+    """
+    prompts, each = variables.num_unique_prompts_per_iter, variables.generations_per_prompt
+    steps = variables.num_batches_per_update
+    if prompts * each != batch * steps:
+        raise UserError(
+            f"{stage}: an iteration has num_unique_prompts_per_iter * generations_per_prompt = {prompts} *"
+            f" {each} = {prompts * each} answers, and its steps take global_train_batch_size *"
+            f" num_batches_per_update = {batch} * {steps} = {batch * steps}; make the two equal"
+        )
+    if settings.loss_type in GROUP_LOSSES and each < 2:
+        raise UserError(
+            f"{stage}: variables.generations_per_prompt={each}: loss_type='{settings.loss_type}' compares"
+            " the answers to a prompt; set it to 2 or more"
+        )
+    if variables.dynamic_sampling is not None and each < 2:
+        raise UserError(
+            f"{stage}: variables.generations_per_prompt={each}: dynamic_sampling drops prompts whose answers"
+            " all have the same reward; set it to 2 or more, or leave dynamic_sampling out"
+        )
+
+
+def check_prompts(
+    stage: str, inputs: Mapping[str, Manifest], max_seq_len: int | None, max_gen_len: int
+) -> None:
+    """The input ``prompts`` has prompts that the model knows and that leave room for an answer.
+
+    Raises:
+        UserError: it has not.
+    """
+    data = inputs["prompts"]
+    given = data.info.get("dataset_type")
+    if given not in PROMPT_TYPES:
+        raise UserError(
+            f"{stage}: input 'prompts' holds '{given}' samples ({data.uri});"
+            f" tokenize with dataset_type {' or '.join(PROMPT_TYPES)}"
+        )
+    if not data.info.get("samples", {}).get("train"):
+        raise UserError(
+            f"{stage}: input 'prompts' has no training samples ({data.uri}); tokenize data with rows"
+        )
+    known, tokens = inputs["model"].info.get("vocab_size"), data.info.get("vocab_size")
+    if known is not None and tokens is not None and tokens > known:
+        raise UserError(
+            f"{stage}: the model's vocabulary has {known} tokens and the prompts' tokenizer {tokens};"
+            " tokenize with this model's tokenizer"
+        )
+    longest = data.info.get("longest")
+    if max_seq_len is not None and longest is not None and longest + max_gen_len > max_seq_len:
+        raise UserError(
+            f"{stage}: max_seq_len={max_seq_len} but the longest prompt has {longest} tokens and an answer"
+            f" up to max_gen_len={max_gen_len}; raise max_seq_len to {longest + max_gen_len},"
+            " or lower max_gen_len"
+        )
+
+
+def check_rewards(
+    stage: str,
+    rewards: Mapping[str, Mapping[str, Any]],
+    code_paths: Sequence[str] | None,
+    inputs: Mapping[str, Manifest],
+) -> None:
+    """There are rewards, all known, and whatever they need of the inputs is there.
+
+    Raises:
+        UserError: names the reward and the remedy.
+    """
+    parsed = parse_rewards(rewards, code_paths)
+    if not parsed and "reward_model" not in inputs:
+        raise UserError(
+            f"{stage}: no reward: set variables.rewards, or give the export of a reward_model as input"
+            " 'reward_model'"
+        )
+    asked = wants_reward_model(parsed)
+    if asked and "reward_model" not in inputs:
+        raise UserError(
+            f"{stage}: variables.rewards.{asked[0]} is the input 'reward_model', which is missing;"
+            " give the export of a reward_model, or set its key 'model'"
+        )
+    columns = inputs["prompts"].info.get("columns")
+    for name, settings in parsed.items():
+        answered = columns is None or not {"verified_answer", "metadata"}.isdisjoint(columns)
+        if settings.reward_type in VERIFIERS and not answered:
+            raise UserError(
+                f"{stage}: variables.rewards.{name}: '{settings.reward_type}' compares with the column"
+                f" 'verified_answer', and the prompts have {', '.join(columns or ())};"
+                " tokenize with dataset_type verifiable_answers"
+            )
+
+
+def check_reward_model(stage: str, inputs: Mapping[str, Manifest]) -> None:
+    """The reward model scores texts and speaks the policy's tokens.
+
+    Raises:
+        UserError: it does not.
+    """
+    for slot in ("reward_model", "critic"):
+        if slot not in inputs:
+            continue
+        given = inputs[slot]
+        model_class = given.info.get("model_class")
+        if model_class not in ("sequence_classification", "reward_value_head"):
+            raise UserError(
+                f"{stage}: input '{slot}' ({given.uri}) is a model of class '{model_class}';"
+                " give the export of a reward_model"
+            )
+        known, tokens = given.info.get("vocab_size"), inputs["prompts"].info.get("vocab_size")
+        if known is not None and tokens is not None and tokens > known:
+            raise UserError(
+                f"{stage}: the vocabulary of input '{slot}' has {known} tokens and the prompts' tokenizer"
+                f" {tokens}; train it from the model that the policy starts from"
+            )
+
+
+def check_engine(stage: str, engine: RolloutEngine, max_staleness: int = 0) -> None:
+    """Raises UserError where the engine cannot do what is asked of it."""
+    if max_staleness and engine.kind == "hf":
+        raise UserError(
+            f"{stage}: variables.max_staleness={max_staleness}: engine 'hf' generates in the trainer's"
+            " process, which then does not train; set engine.kind to vllm or server, or max_staleness to 0"
+        )
+    sampled: dict[str, Any] = {"servers": engine.servers, "tensor_parallel_size": engine.tensor_parallel_size}
+    for name, value in sampled.items():
+        if value < 1:
+            raise UserError(f"{stage}: variables.engine.{name}={value}; set it to 1 or more")
