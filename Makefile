@@ -52,12 +52,13 @@ types: environments-test  ## pyright
 	@$(TRAIN)/bin/pyright --pythonpath $(TRAIN)/bin/python
 
 compile: environments  ## write pipelines/compiled/*.yaml
-	@for pipeline in dpo reward_model; do $(CONTROL)/bin/python pipelines/$$pipeline.py --compile || exit; done
+	@for pipeline in dpo ppo reward_model; do $(CONTROL)/bin/python pipelines/$$pipeline.py --compile || exit; done
 
 lock:  ## recompile the locks from requirements.in
 	@command -v uv > /dev/null || $(PYTHON) -m pip install --quiet --target .venvs/uv uv
 	@for folder in images/control images/train images/rollout benchmarks/trl; do \
 		uv $(LOCK) -o $$folder/requirements.txt $$folder/requirements.in || exit; done
+	@uv $(LOCK) --override images/rollout/overrides-cpu.txt -o images/rollout/requirements-cpu.txt images/rollout/requirements-cpu.in
 	@uv $(LOCK) -c images/train/requirements.txt -o tests/requirements.txt tests/requirements.in
 
 images:  ## build images: IMAGES="control train" REGISTRY=... TAG=... ENGINE=docker|buildah BASE_train=... OPTION=...

@@ -45,7 +45,7 @@ def make(name: str, tests: bool) -> None:
         say(f"{name}: {variable} is set, left as it is")
         return
     folder = ENVIRONMENTS / name
-    lock = ROOT / f"images/{name}/requirements.txt"
+    lock = lock_of(name)
     if stale(folder, "lock", lock):
         for stamp in folder.glob(".*.sha256"):
             stamp.unlink()
@@ -58,6 +58,18 @@ def make(name: str, tests: bool) -> None:
     if tests and stale(folder, "tests", TEST_LOCK):
         uv(folder, "pip", "install", "--require-hashes", "--compile-bytecode", "-r", str(TEST_LOCK))
         mark(folder, "tests", TEST_LOCK)
+
+
+def lock_of(name: str) -> Path:
+    """The image's lock; where there is no NVIDIA GPU, the environment's lock for CPU if it has one."""
+    lock = ROOT / f"images/{name}/requirements.txt"
+    on_cpu = lock.with_stem("requirements-cpu")
+    return on_cpu if on_cpu.exists() and not has_gpu() else lock
+
+
+def has_gpu() -> bool:
+    """Whether an NVIDIA driver is at work here."""
+    return Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
 
 
 def install(folder: Path, lock: Path) -> None:
