@@ -18,7 +18,7 @@ from compose_rl.errors import UserError
 from compose_rl.models.metrics import RowMean
 from compose_rl.models.policy import make_policy
 
-__all__ = ["ComposerHFPairwiseOfflineLM", "OfflineRL"]
+__all__ = ["ComposerHFPairwiseOfflineLM", "OfflineRL", "refuse_dropout"]
 
 EVAL_METRICS = ("loss", "accuracy", "margin")
 
@@ -141,14 +141,14 @@ class ComposerHFPairwiseOfflineLM(OfflineRL, ComposerHFCausalLM):
             # The packed attention takes the place of any other.
             keys.pop("use_flash_attention_2", None)
             keys.pop("attn_implementation", None)
-            _refuse_dropout(keys.get("peft_config"))
+            refuse_dropout(keys.get("peft_config"))
         super().__init__(tokenizer, pretrained_model_name_or_path, **keys)
 
     def transform_model(self, model: PreTrainedModel) -> PreTrainedModel:
         return make_policy(model, packed=self._packed)
 
 
-def _refuse_dropout(peft_config: Mapping[str, Any] | None) -> None:
+def refuse_dropout(peft_config: Mapping[str, Any] | None) -> None:
     dropout = (peft_config or {}).get("lora_dropout", 0.0)
     if dropout:
         raise UserError(
