@@ -2,13 +2,12 @@
 
 A *shared* critic is a linear layer on the policy's last hidden states (``critic_head``). A *separate* one is
 a model of its own (``critic``): the body and the head of a reward model, or a copy of the policy's body with
-a fresh head. Both hang on the policy's Hugging Face model, so that one FSDP root and one state hold the whole,
-and whatever leaves for others (export, ``hf_checkpointer``, engines) leaves them out.
+a fresh head. Both hang on the policy's Hugging Face model, so that one FSDP root and one state hold the
+whole, and whatever leaves for others (export, ``hf_checkpointer``, engines) leaves them out.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,8 +33,6 @@ __all__ = [
     "without_critic",
 ]
 
-log = logging.getLogger(__name__)
-
 HEAD, MODEL = "critic_head", "critic"
 """Names of a shared critic and of a separate one in the policy's model."""
 
@@ -51,13 +48,8 @@ def is_critic_head(name: str) -> bool:
 
 
 def without_critic(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The policy's weights alone; the log says what was left out."""
-    kept = {name: tensor for name, tensor in weights.items() if not is_critic(name)}
-    if len(kept) < len(weights):
-        log.warning(
-            "the critic (%d tensors) is no part of the policy and is left out", len(weights) - len(kept)
-        )
-    return kept
+    """The policy's weights alone."""
+    return {name: tensor for name, tensor in weights.items() if not is_critic(name)}
 
 
 class CriticHead(nn.Linear):

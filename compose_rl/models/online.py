@@ -42,7 +42,7 @@ class OnlineRL:
     """Of log-probabilities. The loop sets it to that of sampling where ``settings.temperature`` is None."""
 
     def take_settings(self, keys: dict[str, Any]) -> None:
-        """Take online RL's own keys out of ``keys`` and of its ``config_overrides``, where Compose RL has them.
+        """Take online RL's own keys out of ``keys`` and its ``config_overrides``, where Compose RL has them.
 
         Raises:
             UserError: an impossible value, or a loss that belongs to another model.

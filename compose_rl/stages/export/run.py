@@ -8,6 +8,7 @@ import torch
 
 from compose_rl.errors import UserError
 from compose_rl.models.checkpoint import find_checkpoint, read_weights
+from compose_rl.models.critic import without_critic
 from compose_rl.models.description import DESCRIPTION
 from compose_rl.models.hf_export import (
     AUTO_CLASSES,
@@ -38,7 +39,11 @@ def run(job: Job) -> Result:
     if not description.is_dir():
         raise UserError(f"{description}: not there; run stage '{checkpoint.stage}' again")
     with job.progress.phase("read checkpoint"):
-        model = rebuild(description, read_weights(find_checkpoint(source)), auto, lambda: _base(checkpoint))
+        weights = read_weights(find_checkpoint(source))
+        policy = without_critic(weights)
+        model = rebuild(description, policy, auto, lambda: _base(checkpoint))
+    if len(policy) < len(weights):
+        job.progress.say(f"the critic ({len(weights) - len(policy)} tensors) is left out")
     adapted = hasattr(model, "peft_config")
     if adapted and not config.merge_adapter:
         with job.progress.phase("write adapter"):
