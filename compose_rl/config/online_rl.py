@@ -17,6 +17,28 @@ KLEstimatorName = Literal["k1", "k2", "k3", "k3_offpolicy"]
 CRITIC_LOSSES = frozenset({"ppo"})
 """Losses whose advantages come from a critic."""
 
+_GRADIENT_LOSSES = frozenset({"ppo", "grpo", "gspo", "rloo", "cispo"})
+"""All but regressions."""
+_READERS = {
+    "policy_clip_ratio": frozenset({"ppo", "grpo", "gspo", "cispo"}),
+    "policy_clip_high_ratio": frozenset({"ppo", "grpo", "gspo", "cispo"}),
+    "loss_aggregation": _GRADIENT_LOSSES,
+    "normalize_advantage": frozenset({"ppo", "grpo", "gspo", "cispo"}),
+    "importance_sampling_cap": _GRADIENT_LOSSES,
+    "value_loss_weight": CRITIC_LOSSES,
+    "value_clip_range": CRITIC_LOSSES,
+    "joint_actor_critic": CRITIC_LOSSES,
+    "critic_dropout": CRITIC_LOSSES,
+    "beta": frozenset({"apo"}),
+}
+"""The only losses that read the setting."""
+
+_NOT_IN_THE_LOSS = {
+    "k1": "has an expected gradient of zero",
+    "k3_offpolicy": "drives the policy away from the reference",
+}
+"""Estimators whose own gradient does not lower the KL (``compose_rl/core/kl.py``)."""
+
 
 class OnlineRLSettings(Config):
     """What the policy's loss needs beside log-probabilities; each loss says which of these it reads."""
@@ -42,7 +64,8 @@ class OnlineRLSettings(Config):
     """Truncated importance sampling: weigh each token by min(pi_old / pi_engine, cap); null: not at all."""
 
     compute_kl_loss: bool = True
-    """Where KL to the reference goes: in the loss (true), or into the rewards, token by token (false)."""
+    """Where KL to the reference goes: in the loss (true), or into the rewards, token by token (false).
+    ``apo`` has it in its equation, and reads neither this nor the controller."""
     kl_estimator: KLEstimatorName = "k3"
     kl_clip_range: float = Field(40.0, gt=0)
     """Log-ratios are clipped to +- this before an estimate."""
@@ -70,16 +93,36 @@ class OnlineRLSettings(Config):
             raise problem(
                 "length_normalize_policy_loss is Compose RL's name for loss_aggregation; give one of the two"
             )
-        if self.kl_estimator == "k1" and self.compute_kl_loss and not self.compat:
+        fault = _NOT_IN_THE_LOSS.get(self.kl_estimator)
+        if fault and self.kl_place == "loss" and not self.compat:
             raise problem(
-                "kl_estimator='k1' in the loss has an expected gradient of zero; use k2 or k3,"
+                f"kl_estimator='{self.kl_estimator}' in the loss {fault}; use k2 or k3,"
                 " or put it into the rewards with compute_kl_loss: false"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _read(self) -> OnlineRLSettings:
+        for field, readers in _READERS.items():
+            value = getattr(self, field)
+            default = type(self).model_fields[field].default
+            if field in self.model_fields_set and self.loss_type not in readers and value != default:
+                raise problem(
+                    f"{field}={value!r}: loss_type='{self.loss_type}' does not read it, only"
+                    f" {', '.join(sorted(readers))}; leave it at {default!r} or change loss_type"
+                )
         return self
 
     @property
     def has_critic(self) -> bool:
         return self.loss_type in CRITIC_LOSSES
+
+    @property
+    def kl_place(self) -> Literal["loss", "rewards"] | None:
+        """Where ``kl_coef`` times KL to the reference goes; ``apo`` has ``beta`` for it, and takes none."""
+        if self.loss_type == "apo":
+            return None
+        return "loss" if self.compute_kl_loss else "rewards"
 
     @property
     def aggregation(self) -> Literal["sequence_mean", "token_mean", "constant"]:
