@@ -4,49 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
-from typing import Any
 
 import torch
-import transformers
-import trl
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
-from benchmarks.worker import Channel, peak_mib, reset_peak, resident_mib
-
-
-class Turns(TrainerCallback):
-    """Waits for its turn before each step; a step's time runs from there to the optimizer's update."""
-
-    def __init__(self, channel: Channel, imports: float) -> None:
-        self.channel, self.imports = channel, imports
-        self.seconds = 0.0
-
-    def _wait_for_turn(self) -> None:
-        while (command := self.channel.receive()) == "memory":
-            self.channel.send(imports_mib=self.imports, peak_mib=peak_mib())
-        if command != "step":
-            raise SystemExit(0)
-
-    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        reset_peak()
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        self._wait_for_turn()
-        self.start = time.perf_counter()
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        self.seconds = time.perf_counter() - self.start
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        if "loss" in logs:
-            self.channel.send(seconds=self.seconds, loss=logs["loss"])
-
-    def on_train_end(self, *args: Any, **kwargs: Any) -> None:
-        self._wait_for_turn()
+from benchmarks.trl.turns import Turns, versions
+from benchmarks.worker import Channel, resident_mib
 
 
 def main() -> None:
@@ -89,15 +55,13 @@ def main() -> None:
         train_dataset=Dataset.from_list(
             [{k: row[k] for k in ("prompt", "chosen", "rejected")} for row in rows]
         ),
-        callbacks=[Turns(channel, imports)],
+        callbacks=[Turns(channel, imports, {"loss": "loss"})],
     )
     for ours, theirs in zip(rows, trainer.train_dataset, strict=True):
         for key in ("prompt_ids", "chosen_ids", "rejected_ids"):
             if ours[key] != theirs[key]:
                 raise SystemExit(f"TRL tokenizes {key} differently: the two sides would do different work")
-    channel.send(
-        ready=True, torch=torch.__version__, trl=trl.__version__, transformers=transformers.__version__
-    )
+    channel.send(ready=True, **versions())
     trainer.train()
 
 
