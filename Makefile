@@ -26,8 +26,8 @@ environments:  ## create .venvs/control and .venvs/train from their locks
 environments-test:  ## the same, with what the tests need
 	@$(PYTHON) tools/environments.py --tests control train
 
-demo: environments $(DEMO)/data/parameters.yaml  ## the whole chain on a small model, from data to report
-	@$(CONTROL)/bin/python pipelines/dpo.py --run --storage $(DEMO)/store --parameters $(DEMO)/data/parameters.yaml
+
+	@$(CONTROL)/bin/python pipelines/ppo.py --run --storage $(DEMO)/store --parameters $(DEMO)/data/parameters.yaml
 
 $(DEMO)/data/parameters.yaml: $(wildcard compose_rl/demo/*.*) | environments
 	@$(TRAIN)/bin/python -m compose_rl.demo --out $(DEMO)/data

@@ -35,7 +35,7 @@ def stage_container(
 
     Args:
         settings: the configuration key that each plain parameter of the component sets.
-        needs: the step is absent if this parameter is empty.
+        needs: ``parameter`` or ``parameter=value``: the step is absent if it is empty, or another value.
     """
     arguments = ["--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER]
     for parameter, key in (settings or {}).items():

@@ -48,8 +48,8 @@ class Step:
 
     @property
     def absent(self) -> bool:
-        """Whether the source that it needs is not given."""
-        return bool(self.needs) and not self.parameters[self.needs]
+        """Whether the source that it needs is not given, or the run is of another kind."""
+        return bool(self.needs) and not component.wanted(self.needs, self.parameters)
 
 
 def steps(spec: PipelineSpec, values: Mapping[str, Any]) -> Iterator[Step]:

@@ -17,11 +17,12 @@ def evaluate(
     resources: str,
     policy: dsl.Input[dsl.Artifact],
     baseline: dsl.Input[dsl.Artifact],
-    preferences: dsl.Input[dsl.Artifact],
     manifest: dsl.Output[dsl.Artifact],
     metrics: dsl.Output[dsl.Metrics],
     report: dsl.Output[dsl.HTML],
+    preferences: dsl.Input[dsl.Artifact] = None,
     prompts: dsl.Input[dsl.Artifact] = None,
+    training_prompts: dsl.Input[dsl.Artifact] = None,
     reward_model: dsl.Input[dsl.Artifact] = None,
 ):
     """Compare a policy with its starting point.
@@ -36,11 +37,13 @@ def evaluate(
         resources: YAML document with a section ``default`` and one per step: what a job asks of its place.
         policy: the model to judge.
         baseline: the model to compare it with.
-        preferences: tokenized pairs, of which the held-out ones are used.
         manifest: report and samples.
         metrics: accuracy, win rate, KL, lengths.
         report: a self-contained page.
-        prompts: tokenized prompts to answer; those of the pairs if not given.
+        preferences: tokenized pairs, of which the held-out ones are used.
+        prompts: tokenized prompts to answer.
+        training_prompts: of online RL: their held-out ones are answered where ``prompts`` is not given;
+            without both it is those of the held-out pairs.
         reward_model: judges both.
     """
     return stage_container(SPEC)

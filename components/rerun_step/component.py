@@ -9,7 +9,7 @@ from kfp.dsl.base_component import BaseComponent
 from components.container import stage_container
 from compose_rl.stages.spec import StageSpec
 
-REPORTS = {"evaluate": dsl.HTML, "tokenize": dsl.Markdown}
+REPORTS = {"evaluate": dsl.HTML, "online_rl": dsl.HTML, "tokenize": dsl.Markdown}
 """What the report of a stage is, of those that have one."""
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compose_rl.store import Store
     from compose_rl.store.manifest import Manifest
 
-__all__ = ["add", "publish", "retried", "run"]
+__all__ = ["add", "publish", "retried", "run", "wanted"]
 
 REPORTS = {"system.HTML": "report.html", "system.Markdown": "report.md"}
 """The file of a stage's output ``report`` that KFP's user interface shows, by type of artifact."""
@@ -47,7 +47,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="the configuration key that a parameter of the component sets, where it isn't empty",
     )
     parser.add_argument(
-        "--needs", default="", metavar="PARAMETER", help="absent if this parameter of the component is empty"
+        "--needs",
+        default="",
+        metavar="PARAMETER[=VALUE]",
+        help="absent if this parameter of the component is empty, or not VALUE",
     )
     parser.add_argument("--image", metavar="IMAGE", help="where a job of its own runs, if the stage has one")
 
@@ -89,7 +92,7 @@ def _run(arguments: argparse.Namespace, given: ExecutorInput) -> None:
     inputs = _recorded(store, given) or {name: _read(artifact) for name, artifact in given.inputs.items()}
     otherwise = inputs.pop(OTHERWISE, None)
     missing = [name for name, slot in spec.inputs.items() if not slot.optional and inputs.get(name) is None]
-    if arguments.needs and not given.parameters[arguments.needs]:
+    if arguments.needs and not wanted(arguments.needs, given.parameters):
         missing.append(arguments.needs)
     recorder = Recorder(store, given.parameters["run"], step=step, stage=spec.name)
     if missing:
@@ -111,6 +114,12 @@ def _run(arguments: argparse.Namespace, given: ExecutorInput) -> None:
         print(f"{state} {outcome.manifest.uri}")
         publish(given, outcome.manifest, state)
         recorder.end(state, manifest=outcome.manifest.uri)
+
+
+def wanted(needs: str, parameters: Mapping[str, Any]) -> bool:
+    """Whether the parameters are what ``--needs`` asks for."""
+    name, _, value = needs.partition("=")
+    return parameters[name] == value if value else bool(parameters[name])
 
 
 def _recorded(store: Store, given: ExecutorInput) -> dict[str, Manifest | None]:

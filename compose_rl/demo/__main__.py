@@ -14,8 +14,9 @@ from string import Template
 
 from compose_rl.demo.language import instructions, preferences, requests
 
-SIZES = {"instructions": 12288, "preferences": 4096, "prompts": 256}
+SIZES = {"instructions": 12288, "preferences": 4096, "prompts": 256, "training_prompts": 8192}
 """Rows of each file."""
+PARAMETERS = ("parameters.yaml", "dpo.yaml")
 
 
 def _write(path: Path, rows: Iterable[dict[str, str]]) -> None:
@@ -24,7 +25,7 @@ def _write(path: Path, rows: Iterable[dict[str, str]]) -> None:
 
 
 def write_data(folder: Path, seed: int, sizes: dict[str, int] = SIZES) -> None:
-    """Write ``instructions.jsonl``, ``preferences.jsonl`` and ``prompts.jsonl``; no request twice.
+    """Write a file of JSON lines for each of ``sizes``; no request stands twice, in one or in two of them.
 
     The same seed gives the same bytes.
     """
@@ -34,13 +35,15 @@ def write_data(folder: Path, seed: int, sizes: dict[str, int] = SIZES) -> None:
     _write(folder / "prompts.jsonl", ({"prompt": r.text} for r in islice(source, sizes["prompts"])))
     _write(folder / "preferences.jsonl", preferences(source, rng, sizes["preferences"]))
     _write(folder / "instructions.jsonl", instructions(source, rng, sizes["instructions"]))
+    tasks = islice(source, sizes["training_prompts"])
+    _write(folder / "training_prompts.jsonl", ({"prompt": r.text} for r in tasks))
 
 
 def write_parameters(folder: Path) -> None:
-    """Write ``parameters.yaml``: what ``pipelines/dpo.py`` needs to run on the demo in ``folder``."""
-    text = files("compose_rl.demo").joinpath("parameters.yaml").read_text(encoding="utf-8")
-    filled = Template(text).substitute(folder=folder.resolve())
-    (folder / "parameters.yaml").write_text(filled, encoding="utf-8")
+    """Write ``parameters.yaml`` for ``pipelines/ppo.py`` and ``dpo.yaml`` for ``pipelines/dpo.py``."""
+    for name in PARAMETERS:
+        text = files("compose_rl.demo").joinpath(name).read_text(encoding="utf-8")
+        (folder / name).write_text(Template(text).substitute(folder=folder.resolve()), encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -16,7 +16,7 @@ from compose_rl.demo.__main__ import write_data, write_parameters
 from compose_rl.demo.items import ITEMS, named_items, sorted_items, well_formed
 from compose_rl.demo.language import ANSWERS, REQUESTS, WORD_PATTERN, requests, vocabulary
 
-SIZES = {"instructions": 400, "preferences": 300, "prompts": 50}
+SIZES = {"instructions": 400, "preferences": 300, "prompts": 50, "training_prompts": 100}
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,12 @@ def test_requests_name_their_items_out_of_order() -> None:
 
 def test_parameters_point_into_the_folder(folder: Path) -> None:
     write_parameters(folder)
-    parameters = yaml.safe_load((folder / "parameters.yaml").read_text())
-    for name in SIZES:
-        assert Path(parameters[name]) == (folder / f"{name}.jsonl").resolve()
-    assert Path(parameters["base_model"]) == (folder / "model").resolve()
-    assert "$" not in (folder / "parameters.yaml").read_text()
+    online = yaml.safe_load((folder / "parameters.yaml").read_text())
+    offline = yaml.safe_load((folder / "dpo.yaml").read_text())
+    assert Path(online["prompts"]) == (folder / "training_prompts.jsonl").resolve()
+    assert online["evaluation_prompts"] == offline["prompts"] == str((folder / "prompts.jsonl").resolve())
+    for parameters in (online, offline):
+        for name in ("instructions", "preferences"):
+            assert Path(parameters[name]) == (folder / f"{name}.jsonl").resolve()
+        assert Path(parameters["base_model"]) == (folder / "model").resolve()
+        assert "$" not in str(parameters)

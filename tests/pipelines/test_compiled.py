@@ -13,12 +13,13 @@ pytest.importorskip("kfp")
 from compose_rl.errors import UserError
 from compose_rl.stages.spec import load
 from pipelines.dpo import dpo
+from pipelines.ppo import ppo
 from pipelines.reward_model import reward_model_pipeline
 from pipelines.target import Target, compiled, image_references
 from pipelines.wiring import STORAGE_KEYS
 
 FOLDER = Path(__file__).parents[2] / "pipelines"
-PIPELINES = {"dpo": dpo, "reward_model": reward_model_pipeline}
+PIPELINES = {"dpo": dpo, "ppo": ppo, "reward_model": reward_model_pipeline}
 
 
 def without_sdk_version(text: str) -> list[str]:

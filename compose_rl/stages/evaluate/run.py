@@ -16,7 +16,7 @@ from compose_rl.evaluation.report import write_report
 from compose_rl.evaluation.samples import Samples
 from compose_rl.evaluation.table import headline, show
 from compose_rl.evaluation.verifiers import load as load_verifier
-from compose_rl.stages.evaluate.spec import SPEC
+from compose_rl.stages.evaluate.spec import SPEC, has_held_out
 from compose_rl.stages.job import Job, Result, main
 
 
@@ -41,7 +41,9 @@ def _held_out(job: Job) -> HeldOut:
     _check_tokenizer(job, tokenizer)
     with job.progress.phase("read held-out data"):
         found = HeldOut(
-            pairs=read_pairs(job.input("preferences", "validation"), job.config.num_pairs),
+            pairs=read_pairs(job.input("preferences", "validation"), job.config.num_pairs)
+            if "preferences" in job.inputs
+            else [],
             prompts=read_prompts(_prompt_folders(job), tokenizer, job.config.num_prompts),
             tokenizer=tokenizer,
         )
@@ -55,7 +57,7 @@ def _held_out(job: Job) -> HeldOut:
 
 def _check_tokenizer(job: Job, tokenizer: PreTrainedTokenizerBase) -> None:
     own = tokenizer_digest(tokenizer)
-    for name in ("preferences", "prompts"):
+    for name in ("preferences", "prompts", "training_prompts"):
         if name in job.inputs and job.inputs[name].info["tokenizer_sha256"] != own:
             raise UserError(
                 f"evaluate: '{name}' was tokenized with another tokenizer than the policy's"
@@ -64,11 +66,12 @@ def _check_tokenizer(job: Job, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def _prompt_folders(job: Job) -> list[Path]:
-    """Prompts given for this stage are held out as a whole, of the pairs only the validation split is."""
-    if "prompts" not in job.inputs:
-        return [job.input("preferences", "validation")]
-    samples = job.inputs["prompts"].info["samples"]
-    return [job.input("prompts", split) for split in ("train", "validation") if samples[split]]
+    """Prompts given for this stage are held out as a whole, of all others only the validation split is."""
+    if "prompts" in job.inputs:
+        samples = job.inputs["prompts"].info["samples"]
+        return [job.input("prompts", split) for split in ("train", "validation") if samples[split]]
+    held_out = has_held_out(job.inputs.get("training_prompts"))
+    return [job.input("training_prompts" if held_out else "preferences", "validation")]
 
 
 def _rewards(
@@ -107,10 +110,15 @@ def _measure(
 ) -> tuple[dict[str, float], dict[str, Sides]]:
     config = job.config
     interval = Interval(config.confidence, config.num_resamples, config.seed)
-    metrics = pair_figures("policy", policy.chosen - baseline.chosen, policy.rejected - baseline.rejected)
+    metrics: dict[str, float] = {}
     judgements: dict[str, Sides] = {}
+    if "preferences" in job.inputs:
+        metrics |= pair_figures(
+            "policy", policy.chosen - baseline.chosen, policy.rejected - baseline.rejected
+        )
     if reward_model is not None:
-        metrics |= pair_figures("reward_model", reward_model.chosen, reward_model.rejected)
+        if "preferences" in job.inputs:
+            metrics |= pair_figures("reward_model", reward_model.chosen, reward_model.rejected)
         judgements["reward_model"] = Sides(*reward_model.answers)
     if config.verifier is not None:
         judgements["verifier"] = _verified(config.verifier, samples)

@@ -9,9 +9,10 @@ from compose_rl.errors import UserError
 from compose_rl.stages.spec import Slot, StageSpec
 from compose_rl.store.manifest import Manifest
 
-__all__ = ["SPEC"]
+__all__ = ["SPEC", "has_held_out"]
 
 PROMPT_TYPES = ("single_prompt", "verifiable_answers", "preference")
+ONLINE_TYPES = ("single_prompt", "verifiable_answers")
 REWARD_CLASSES = ("sequence_classification", "reward_value_head")
 
 
@@ -33,7 +34,18 @@ def _check(config: Evaluate, inputs: Mapping[str, Manifest]) -> None:
             f"evaluate: input 'reward_model' ({reward_model.uri}) is a '{given}'; "
             f"give the export of a reward model: {' or '.join(REWARD_CLASSES)}"
         )
+    _check_type(inputs, "training_prompts", ONLINE_TYPES)
     _check_vocabularies(inputs)
+    if not {"preferences", "prompts"} & inputs.keys() and not has_held_out(inputs.get("training_prompts")):
+        raise UserError(
+            "evaluate: nothing held out to answer; give 'prompts' or 'preferences', or tokenize the training"
+            " prompts with a validation_fraction above 0"
+        )
+
+
+def has_held_out(prompts: Manifest | None) -> bool:
+    """Whether a share of the tokenized prompts was kept from training."""
+    return prompts is not None and bool(prompts.info.get("samples", {}).get("validation"))
 
 
 def _check_whole(slot: str, inputs: Mapping[str, Manifest]) -> None:
@@ -58,7 +70,7 @@ def _check_type(inputs: Mapping[str, Manifest], slot: str, fitting: tuple[str, .
 def _check_vocabularies(inputs: Mapping[str, Manifest]) -> None:
     """A model may have more tokens than the tokenizer (padding of the embedding), never fewer."""
     sizes = {name: m.info["vocab_size"] for name, m in inputs.items() if "vocab_size" in m.info}
-    for data in {"preferences", "prompts"} & sizes.keys():
+    for data in {"preferences", "prompts", "training_prompts"} & sizes.keys():
         for model in {"policy", "baseline", "reward_model"} & sizes.keys():
             if sizes[data] > sizes[model]:
                 raise UserError(
@@ -77,10 +89,16 @@ SPEC = StageSpec(
         "baseline": Slot(
             stages=("export", "resolve"), doc="the model to compare it with, usually its starting point"
         ),
-        "preferences": Slot(stages=("tokenize",), doc="pairs; the validation split is used"),
+        "preferences": Slot(stages=("tokenize",), doc="pairs; the validation split is used", optional=True),
         "prompts": Slot(
             stages=("tokenize",),
-            doc="prompts to answer, all of them held out; those of the pairs if not given",
+            doc="prompts to answer, all of them held out",
+            optional=True,
+        ),
+        "training_prompts": Slot(
+            stages=("tokenize",),
+            doc="what online RL trained on: the validation split is answered where 'prompts' is not given;"
+            " without both it is the prompts of held-out pairs",
             optional=True,
         ),
         "reward_model": Slot(stages=("export",), doc="a reward model that judges both", optional=True),

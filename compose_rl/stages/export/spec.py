@@ -45,7 +45,9 @@ SPEC = StageSpec(
     version=1,
     doc="Turn a checkpoint into a Hugging Face folder, read it back and compare.",
     config=ExportConfig,
-    inputs={"checkpoint": Slot(stages=("sft", "reward_model", "offline_rl"), doc="a trained model")},
+    inputs={
+        "checkpoint": Slot(stages=("sft", "reward_model", "offline_rl", "online_rl"), doc="a trained model")
+    },
     outputs={"model": "a Hugging Face folder: safetensors, configuration, tokenizer"},
     check=_check,
 )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
-from compose_rl.config.online_rl import OnlineRLSettings, OnlineVariables
+from pydantic import model_validator
+
+from compose_rl.config.online_rl import CRITIC_LOSSES, OnlineRLSettings, OnlineVariables
 from compose_rl.config.rewards import parse_rewards, reward_code
 from compose_rl.config.training import HFModel, TrainingConfig, canonical_training, code_files
 from compose_rl.errors import UserError
@@ -31,8 +33,18 @@ class OnlineModel(HFModel, OnlineRLSettings):
     """``model:`` of ``hf_actor_critic_lm`` (``ppo``) and ``hf_critic_free_lm`` (the other losses)."""
 
     name: Literal["hf_actor_critic_lm", "hf_ppo_lm", "hf_critic_free_lm"]
+    """By default the one that has the loss."""
     packed: bool = True
     """False: padded rows, for architectures that cannot run packed."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_loss(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or "name" in given:
+            return given
+        section = cast(Mapping[str, Any], given)
+        fitting = ACTOR_CRITIC if section.get("loss_type", "ppo") in CRITIC_LOSSES else CRITIC_FREE
+        return {**section, "name": fitting[0]}
 
 
 class OnlineRLConfig(TrainingConfig):
