@@ -10,9 +10,21 @@ import torch
 
 from compose_rl.data.shards import Sample
 
-__all__ = ["Batch", "collate_instruction", "collate_ragged"]
+__all__ = ["ANSWER_TOKENS", "Batch", "collate_instruction", "collate_ragged"]
 
 Batch = dict[str, torch.Tensor]
+
+ANSWER_TOKENS = (
+    "engine_logps",
+    "old_logps",
+    "ref_logps",
+    "old_values",
+    "returns",
+    "advantages",
+    "token_weights",
+)
+"""Of online RL: what a batch has for each token of its answers, float32 [A] in the order of
+``Packed.targets``."""
 
 _SCALARS = (
     "chosen_reward",

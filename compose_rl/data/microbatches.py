@@ -2,7 +2,7 @@
 
 Rows are picked, nothing is padded. Every rank runs the same number of microbatches, or its collectives
 would wait for ever: ranks that have fewer add copies of one row with ``weight`` 0, which count as no sample
-and so have no part in the gradient.
+and so have no part in the gradient. Of online RL, the weights of such a row's answers and tokens are 0 too.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import torch
 from composer.utils import dist, get_device
 
 from compose_rl.core.packing import fill
-from compose_rl.data.collate import Batch
+from compose_rl.data.collate import ANSWER_TOKENS, Batch
 
 __all__ = [
+    "answers",
+    "count_answers",
     "count_instruction",
     "count_ragged",
     "loss_tokens",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 _RAGGED = {"tokens": "lengths", "kl_tokens": "kl_lengths"}
+_WEIGHTS = ("weight", "answer_weights", "token_weights")
 
 
 def samples(batch: Batch) -> int:
@@ -49,14 +52,28 @@ def count_instruction(batch: Batch) -> dict[str, int]:
     return {"total": batch["input_ids"].numel(), "loss_generating": loss_tokens(batch)}
 
 
+def answers(batch: Batch) -> int:
+    """Answers in a batch of online RL, without those that only fill up."""
+    return samples(batch) * (batch["lengths"].shape[1] - 1)
+
+
+def count_answers(batch: Batch) -> dict[str, int]:
+    """Tokens, and the answers that are learnt from, which a loss of online RL is a mean of."""
+    return {
+        "total": batch["tokens"].numel(),
+        "loss_generating": int(batch["answer_weights"].count_nonzero()),
+    }
+
+
 def take_ragged(batch: Batch, rows: Sequence[int]) -> Batch:
     """The given rows of a ragged batch, in the given order."""
     picked = torch.tensor(rows)
-    taken = {name: value[picked] for name, value in batch.items() if name not in _RAGGED}
-    for name, lengths in _RAGGED.items():
-        if name in batch:
-            parts = batch[name].split(batch[lengths].sum(1).tolist())
-            taken[name] = torch.cat([parts[row] for row in rows])
+    sizes = {name: batch[lengths].sum(1) for name, lengths in _RAGGED.items() if name in batch}
+    sizes |= {name: batch["lengths"][:, 1:].sum(1) for name in ANSWER_TOKENS if name in batch}
+    taken = {name: value[picked] for name, value in batch.items() if name not in sizes}
+    for name, counts in sizes.items():
+        parts = batch[name].split(counts.tolist())
+        taken[name] = torch.cat([parts[row] for row in rows])
     return taken
 
 
@@ -114,7 +131,7 @@ def _same_number(parts: list[Batch], filler: Callable[[], Batch]) -> list[Batch]
 
 
 def _weightless(batch: Batch) -> Batch:
-    return batch | {"weight": torch.zeros_like(batch["weight"])}
+    return batch | {name: torch.zeros_like(batch[name]) for name in _WEIGHTS if name in batch}
 
 
 def _shortest_with_loss(batch: Batch, sizes: list[int]) -> Batch:
