@@ -1,9 +1,11 @@
+import math
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
 from compose_rl.core import logprobs  # noqa: E402
-from compose_rl.core.logprobs import linear_logprobs  # noqa: E402
+from compose_rl.core.logprobs import linear_logprobs, linear_logprobs_and_entropies  # noqa: E402
 
 VOCAB = 11
 ROW = VOCAB * 8  # bytes of a row of probabilities in float64
@@ -48,6 +50,83 @@ def test_values_and_gradients_are_those_of_plain_log_softmax(monkeypatch, kept_r
         strict=True,
     ):
         torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_an_entropy_by_hand():
+    # Logits 0, 0 and 2 log 2 at temperature 2: probabilities 1/4, 1/4, 1/2.
+    weight = torch.tensor([[0.0], [0.0], [2 * math.log(2)]])
+    logprobs, entropies = linear_logprobs_and_entropies(
+        torch.tensor([[1.0]]), weight, torch.tensor([2]), temperature=2.0
+    )
+    assert logprobs.item() == pytest.approx(-math.log(2), abs=1e-6)
+    assert entropies.item() == pytest.approx(1.5 * math.log(2), abs=1e-6)
+
+
+@pytest.mark.parametrize("kept_rows", [0, 3, 100])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("used", ["both", "logprobs", "entropies"])
+def test_entropies_and_their_gradients_are_those_of_plain_log_softmax(
+    monkeypatch, kept_rows, with_bias, used
+):
+    monkeypatch.setattr(logprobs, "_CHUNK_BYTES", 2 * VOCAB * 4)
+    hidden, weight, bias, targets = tensors()
+    bias = bias if with_bias else None
+    inputs = [x for x in (hidden, weight, bias) if x is not None]
+    ours = linear_logprobs_and_entropies(
+        hidden, weight, targets, temperature=0.7, bias=bias, memory_budget=kept_rows * ROW
+    )
+    logits = hidden @ weight.T + (0 if bias is None else bias)
+    expected = (
+        plain(hidden, weight, targets, 0.7, bias),
+        torch.distributions.Categorical(logits=logits / 0.7).entropy(),
+    )
+    for mine, theirs in zip(ours, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
+    upstream = torch.linspace(-1, 2, len(targets), dtype=torch.float64)
+    sides = {"both": (0, 1), "logprobs": (0,), "entropies": (1,)}[used]
+    for mine, theirs in zip(
+        torch.autograd.grad(sum((ours[i] * upstream.roll(i)).sum() for i in sides), inputs),
+        torch.autograd.grad(sum((expected[i] * upstream.roll(i)).sum() for i in sides), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("kept_rows", [0, 2, 100])
+def test_gradcheck_with_entropies(kept_rows):
+    hidden, weight, bias, targets = tensors(rows=4)
+    assert torch.autograd.gradcheck(
+        lambda h, w, b: linear_logprobs_and_entropies(
+            h, w, targets, temperature=1.3, bias=b, memory_budget=kept_rows * ROW
+        ),
+        (hidden, weight, bias),
+    )
+
+
+def test_entropies_that_are_only_looked_at_cost_the_backward_nothing(monkeypatch):
+    monkeypatch.setattr(logprobs, "_falls", None)  # Made only where an entropy has a gradient.
+    hidden, weight, _, targets = tensors()
+    linear_logprobs_and_entropies(hidden, weight, targets)[0].sum().backward()
+    expected = torch.autograd.grad(plain(hidden, weight, targets).sum(), weight)[0]
+    torch.testing.assert_close(weight.grad, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_frozen_output_layer_gives_the_gradient_of_entropies_too():
+    hidden, weight, _, targets = tensors()
+    logits = hidden @ weight.detach().T
+    (expected,) = torch.autograd.grad(torch.distributions.Categorical(logits=logits).entropy().sum(), hidden)
+    _, entropies = linear_logprobs_and_entropies(hidden, weight.detach(), targets)
+    torch.testing.assert_close(
+        torch.autograd.grad(entropies.sum(), hidden)[0], expected, rtol=1e-12, atol=1e-12
+    )
+
+
+def test_a_certain_token_has_entropy_0_and_a_finite_gradient():
+    hidden = torch.tensor([[400.0]], requires_grad=True)
+    _, entropies = linear_logprobs_and_entropies(hidden, torch.tensor([[0.0], [1.0]]), torch.tensor([1]))
+    entropies.sum().backward()
+    assert entropies.item() == 0.0
+    assert hidden.grad.item() == 0.0
 
 
 @pytest.mark.parametrize("kept_rows", [0, 2, 100])

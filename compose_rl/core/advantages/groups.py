@@ -1,8 +1,11 @@
 """Sums over groups of answers to the same prompt."""
 
+# torch is typed in part only.
+# pyright: reportUnknownMemberType=false
+
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,8 +23,7 @@ class GroupSums:
 
     def __init__(self, group_ids: Tensor, answer_weights: Tensor) -> None:
         self.counting = answer_weights > 0
-        unique = cast(Any, torch.unique)  # Untyped.
-        ids, self._rows = cast(tuple[Tensor, Tensor], unique(group_ids, return_inverse=True))
+        ids, self._rows = cast(tuple[Tensor, Tensor], torch.unique(group_ids, return_inverse=True))
         self._groups = ids.numel()
         self.counts = self.sums(torch.ones_like(answer_weights, dtype=torch.float64))
 
