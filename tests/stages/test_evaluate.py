@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaForSequenceClassification  #
 from compose_rl.demo.__main__ import write_data  # noqa: E402
 from compose_rl.demo.model import save_base_model  # noqa: E402
 from compose_rl.errors import UserError  # noqa: E402
+from compose_rl.evaluation.held_out import read_prompts  # noqa: E402
 from compose_rl.launch import run_stage  # noqa: E402
 from compose_rl.stages.evaluate import run as evaluate  # noqa: E402
 from compose_rl.stages.evaluate.spec import SPEC  # noqa: E402
@@ -38,7 +39,8 @@ class World:
 
     def __init__(self, root: Path) -> None:
         self.store = root / "store"
-        write_data(root, 1, {"instructions": 1, "preferences": 200, "prompts": 40})
+        sizes = {"instructions": 1, "preferences": 200, "prompts": 40, "training_prompts": 120}
+        write_data(root, 1, sizes)
         save_base_model(root / "start", 1)
         save_base_model(root / "policy", 2)
         self.start = self.pin("model", root / "start")
@@ -46,6 +48,7 @@ class World:
         self.reward_model = self._reward_model(root)
         self.pairs = self.tokenize(root / "preferences.jsonl", "preference")
         self.prompts = self.tokenize(root / "prompts.jsonl", "single_prompt")
+        self.training_prompts = self.tokenize(root / "training_prompts.jsonl", "single_prompt")
 
     def pin(self, kind: str, path: Path) -> Manifest:
         return run_stage(RESOLVE, {"kind": kind, "uri": str(path)}, {}, str(self.store)).manifest
@@ -204,6 +207,33 @@ def test_prompts_of_the_pairs_bring_the_chosen_answer_as_reference(world: World)
     for line in (report(manifest) / "samples.jsonl").read_text().splitlines():
         row = json.loads(line)
         assert row["reference"] == pairs[row["prompt"]]
+
+
+def test_of_training_prompts_the_held_out_ones_are_answered_and_no_pairs_are_needed(world: World) -> None:
+    given = {"policy": world.policy, "baseline": world.start, "training_prompts": world.training_prompts}
+    config = {**CONFIG, "verifier": VERIFIER, "num_prompts": 100}
+    manifest = world.run(SPEC, evaluate.run, config, {**given, "reward_model": world.reward_model})
+    held_out = world.training_prompts.info["samples"]["validation"]
+    assert 0 < held_out == manifest.metrics["prompts"] < 100
+    assert manifest.metrics["pairs"] == 0
+    assert {"win_rate/verifier", "win_rate/reward_model", "kl/policy_baseline"} <= set(manifest.metrics)
+    assert not {"policy/accuracy", "reward_model/accuracy"} & set(manifest.metrics)
+    folder = Path(world.training_prompts.output("validation").uri)
+    expected = {tuple(prompt.tokens) for prompt in read_prompts([folder], None, 100)}
+    tokenizer = evaluate.load_tokenizer(Path(world.start.info["uri"]))
+    for line in (report(manifest) / "samples.jsonl").read_text().splitlines():
+        text = f"<|user|>{json.loads(line)['prompt']}<|end|><|assistant|>"
+        assert tuple(tokenizer(text)["input_ids"]) in expected
+
+
+def test_an_evaluation_with_nothing_held_out_is_refused(world: World) -> None:
+    samples = {**world.training_prompts.info["samples"], "validation": 0}
+    info = {**world.training_prompts.info, "samples": samples}
+    prompts = world.training_prompts.model_copy(update={"info": info})
+    given = {"policy": world.policy, "baseline": world.start}
+    for inputs in (given, {**given, "training_prompts": prompts}):
+        with pytest.raises(UserError, match="nothing held out to answer; give 'prompts' or 'preferences'"):
+            SPEC.parse(CONFIG, inputs)
 
 
 class Page(HTMLParser):
