@@ -15,6 +15,8 @@ __all__ = [
     "DatasetType",
     "LoaderConfig",
     "LoaderDataset",
+    "PromptDataset",
+    "PromptLoaderConfig",
     "TokenizeConfig",
     "TokenizeOptions",
 ]
@@ -168,3 +170,40 @@ class LoaderConfig(Config):
     """Give each sample the answer of the next one, for KTO's KL term."""
     loss_on: Literal["answers", "all"] = "answers"
     """Tokens with loss in ``messages`` data, which is tokenized on the fly."""
+
+
+class PromptDataset(LoaderDataset):
+    """The ``dataset`` part of the dataloaders ``prompt`` and ``messages``."""
+
+    max_gen_len: int = Field(gt=0)
+    """Tokens of an answer: a prompt has at most ``max_seq_len`` less these."""
+    shuffle: bool = True
+    """Each pass over the prompts has an order of its own; false: that of the data."""
+
+    def streaming(self) -> dict[str, Any]:
+        return {key: value for key, value in super().streaming().items() if key != "max_gen_len"}
+
+
+class PromptLoaderConfig(Config):
+    """The dataloaders ``prompt`` and ``messages``, without ``name``.
+
+    Prompts are read where they are needed, so keys that say how a dataset is iterated are taken, for
+    Compose RL's documents, and mean nothing.
+    """
+
+    dataset: PromptDataset
+    drop_last: bool = True
+    num_workers: int = Field(0, ge=0)
+    pin_memory: bool = True
+    prefetch_factor: int = 2
+    persistent_workers: bool = True
+    timeout: float = 0
+    token_budget: int | None = Field(None, gt=0)
+    """Tokens of a microbatch; without it microbatches are ``device_train_microbatch_size`` rows."""
+    drop_long: bool = False
+    """Leave out prompts that are too long, and count them, instead of refusing them."""
+    curriculum: str | None = None
+    """A column with numbers: the first pass goes from the smallest to the greatest."""
+    minibatches: int | None = Field(None, gt=0)
+    """``variables.num_batches_per_update``: what Composer takes for the length of an epoch, where
+    ``max_duration`` or the scheduler counts epochs."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 
 from pydantic import Field, model_validator
 
-from compose_rl.config.data import LoaderConfig
+from compose_rl.config.data import LoaderConfig, PromptLoaderConfig
 from compose_rl.config.document import merge, recipe
 from compose_rl.config.foundry_keys import check_section
 from compose_rl.config.schema import Config, canonical, neutral, parse
@@ -63,10 +63,15 @@ SET_BY_STAGE = frozenset(
 )
 """Keys of LLM Foundry's that the stage fills in itself."""
 
-LOADERS = frozenset(
-    {"packed_instruction", "pairwise_preference", "unpaired_preference", "finegrained_preference"}
-)
-"""This project's dataloaders, whose keys are :class:`compose_rl.config.data.LoaderConfig`."""
+LOADERS: dict[str, type[Config]] = {
+    "packed_instruction": LoaderConfig,
+    "pairwise_preference": LoaderConfig,
+    "unpaired_preference": LoaderConfig,
+    "finegrained_preference": LoaderConfig,
+    "prompt": PromptLoaderConfig,
+    "messages": PromptLoaderConfig,
+}
+"""This project's dataloaders and their keys."""
 
 Section = dict[str, Any]
 
@@ -177,10 +182,13 @@ class TrainingConfig(Config):
 
 
 def _check_loader(where: str, loader: Section) -> None:
-    """Refuse unknown keys; the place of the data and its length are filled in by the stage."""
-    filled = {"local": "set by the stage", "max_seq_len": 2} | loader.get("dataset", {})
+    """Refuse unknown keys; the place of the data and its lengths are filled in by the stage."""
+    schema = LOADERS[loader["name"]]
+    filled: Section = {"local": "set by the stage", "max_seq_len": 2}
+    if schema is PromptLoaderConfig:
+        filled["max_gen_len"] = 1
     keys = {key: value for key, value in loader.items() if key != "name"}
-    parse(LoaderConfig, keys | {"dataset": filled}, where)
+    parse(schema, keys | {"dataset": filled | loader.get("dataset", {})}, where)
 
 
 def canonical_training(config: TrainingConfig) -> dict[str, Any]:
