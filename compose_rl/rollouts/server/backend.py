@@ -17,9 +17,9 @@ __all__ = ["Backend"]
 class Backend(Protocol):
     """An engine with a model in it.
 
-    The server keeps order: ``load_weights``, ``sleep`` and ``wake`` are called while no ``generate`` runs, and
-    weights are pushed only to a backend that is awake. ``generate`` is called by several threads at once; an
-    engine that cannot do that takes a lock of its own.
+    The server keeps order: ``load_weights``, ``sleep`` and ``wake`` are called while no ``generate`` runs,
+    and a backend that sleeps is woken before weights come or answers are asked for. ``generate`` is called
+    by several threads at once; an engine that cannot do that takes a lock of its own.
     """
 
     version: int
@@ -55,7 +55,7 @@ class Backend(Protocol):
         ...
 
     def health(self) -> dict[str, Any]:
-        """What the answer to ``GET /health`` says of the engine beside version and sizes, such as its name."""
+        """What ``GET /health`` says of the engine beside version and sizes, such as its name."""
         ...
 
     def close(self) -> None: ...
