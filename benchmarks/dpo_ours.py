@@ -87,16 +87,18 @@ class Floor:
         self.done += 1
         products = [(packed.input_ids.numel(), *shape) for shape in self.body]
         products.append((packed.targets.numel(), *self.head))
-        return {"seconds": sum(_products_seconds(*product) for product in products)}
+        return {"seconds": sum(products_seconds(*product) for product in products)}
 
 
-def _products_seconds(rows: int, inputs: int, outputs: int) -> float:
+def products_seconds(rows: int, inputs: int, outputs: int, *, backward: bool = True) -> float:
+    """Seconds of a linear layer's products over ``rows`` inputs."""
     x, weight, y = torch.randn(rows, inputs), torch.randn(outputs, inputs), torch.zeros(rows, outputs)
     grad_x, grad_weight = torch.zeros_like(x), torch.zeros_like(weight)
     start = time.perf_counter()
     torch.mm(x, weight.t(), out=y)
-    torch.mm(y, weight, out=grad_x)
-    torch.mm(y.t(), x, out=grad_weight)
+    if backward:
+        torch.mm(y, weight, out=grad_x)
+        torch.mm(y.t(), x, out=grad_weight)
     return time.perf_counter() - start
 
 

@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
-# Makes TRL's environment from its lock and runs the DPO benchmark; arguments go to benchmarks/dpo_step.py.
+# Makes TRL's environment from its lock and runs a benchmark beside it: run.sh dpo|grpo ARGUMENTS of benchmarks/<it>_step.py.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+name=${1:?dpo or grpo}
+shift
+name=${1:?dpo or grpo}
+shift
 lock=benchmarks/trl/requirements.txt
 if ! cmp -s "$lock" .venvs/bench/installed.txt; then
     echo "Installing TRL's environment into .venvs/bench (a few minutes the first time)"
@@ -9,4 +13,4 @@ if ! cmp -s "$lock" .venvs/bench/installed.txt; then
     VIRTUAL_ENV="$PWD/.venvs/bench" uv pip sync --require-hashes --compile-bytecode "$lock"
     cp "$lock" .venvs/bench/installed.txt
 fi
-exec "${COMPOSE_RL_ENV_TRAIN:-.venvs/train}/bin/python" -m benchmarks.dpo_step "$@"
+exec "${COMPOSE_RL_ENV_TRAIN:-.venvs/train}/bin/python" -m "benchmarks.${name}_step" "$@"
