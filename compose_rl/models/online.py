@@ -75,7 +75,7 @@ class OnlineRL:
         losses = {"total": result.loss, **result.metrics}
         if self.has_critic:
             value = value_loss(self._value_tokens(outputs, batch, tokens), self.settings)
-            losses["total"] = losses["total"] + self.settings.value_loss_weight * value.loss
+            losses["total"] = losses["total"] + value.loss
             losses |= value.metrics
         return losses
 
