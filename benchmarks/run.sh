@@ -4,8 +4,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 name=${1:?dpo or grpo}
 shift
-name=${1:?dpo or grpo}
-shift
 lock=benchmarks/trl/requirements.txt
 if ! cmp -s "$lock" .venvs/bench/installed.txt; then
     echo "Installing TRL's environment into .venvs/bench (a few minutes the first time)"
