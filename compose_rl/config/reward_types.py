@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, field_validator, model_validator
 
 from compose_rl.config.schema import Config, problem
 
@@ -147,8 +147,8 @@ class Endpoint(RewardSettings):
 class InferenceRewardModel(Endpoint):
     """A reward model behind ``POST <url>``: see ``compose_rl/rewards/server``."""
 
-    url: str
-    """Of the server; ``/score`` is added where it has no path."""
+    url: str = Field(validation_alias=AliasChoices("url", "deployment"))
+    """Of the server; where it has no path, it is this project's: ``/health`` and ``/score``."""
     batch_size: int = Field(32, gt=0)
     """Answers of a request."""
     send: Literal["tokens", "text"] = "tokens"

@@ -10,13 +10,24 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-__all__ = ["Curve", "curve_figure", "interval_figure", "read_curves", "select_curves"]
+__all__ = [
+    "ACCENT",
+    "INK",
+    "SOFT",
+    "STYLE",
+    "Curve",
+    "curve_figure",
+    "interval_figure",
+    "read_curves",
+    "select_curves",
+    "svg",
+]
 
 Curve = list[tuple[int, float]]
 """Batch and value."""
 
 INK, ACCENT, SOFT = "#1f2933", "#2563a8", "#9db8d6"
-_STYLE = {
+STYLE = {
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.edgecolor": "#b7c1cc",
@@ -59,7 +70,7 @@ def select_curves(curves: Mapping[str, Curve]) -> dict[str, Curve]:
 
 def curve_figure(name: str, curve: Curve) -> str:
     """One curve: the values faint, a running mean over a tenth of them on top where they are many."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(3.5, 2.1), layout="constrained")
         axes = figure.add_subplot()
         steps = [step for step, _ in curve]
@@ -72,12 +83,12 @@ def curve_figure(name: str, curve: Curve) -> str:
         axes.set_title(name)
         axes.set_xlabel("batch")
         axes.grid(axis="y", color="#e5eaf0", linewidth=0.8)
-        return _svg(figure)
+        return svg(figure)
 
 
 def interval_figure(rates: Mapping[str, tuple[float, float, float]]) -> str:
     """Win rates (mean, low, high), each with its interval, against one half."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.7 + 0.45 * len(rates)), layout="constrained")
         axes = figure.add_subplot()
         for place, (mean, low, high) in enumerate(reversed(rates.values())):
@@ -93,7 +104,7 @@ def interval_figure(rates: Mapping[str, tuple[float, float, float]]) -> str:
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        return _svg(figure)
+        return svg(figure)
 
 
 def _running_mean(values: list[float], width: int) -> list[float]:
@@ -104,7 +115,8 @@ def _running_mean(values: list[float], width: int) -> list[float]:
     return result
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """The drawing as an element to stand in a page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

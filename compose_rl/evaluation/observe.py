@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from compose_rl.config.evaluate import Evaluate
 from compose_rl.evaluation.generation import Answer, Sampling, generate, stop_tokens
 from compose_rl.evaluation.held_out import Pair, Prompt
-from compose_rl.evaluation.loading import load_policy, load_reward_model
 from compose_rl.evaluation.scoring import answer_logprobs, rewards
+from compose_rl.models.loading import load_policy, load_reward_model
 from compose_rl.progress import Progress
 
 __all__ = ["HeldOut", "Observation", "RewardObservation", "observe", "observe_rewards"]

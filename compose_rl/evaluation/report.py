@@ -22,7 +22,7 @@ from compose_rl.stages.provenance import commit, versions
 from compose_rl.store.lineage import ancestry
 from compose_rl.store.manifest import Manifest
 
-__all__ = ["StageSection", "render", "write_report"]
+__all__ = ["StageSection", "render", "template", "write_report"]
 
 CURVES = "curves"
 DATA_REPORT = "report.json"
@@ -73,7 +73,7 @@ def render(
         manifests: the stages that led here, in order.
         own_config: YAML.
     """
-    return _template().render(
+    return template("report.html.j2").render(
         headline=headline(metrics),
         win_rates=_win_rates(metrics),
         timings=timings(manifests),
@@ -86,7 +86,8 @@ def render(
     )
 
 
-def _template() -> Any:
+def template(name: str) -> Any:
+    """The page of that name."""
     environment = Environment(
         loader=PackageLoader("compose_rl.evaluation", "."),
         autoescape=select_autoescape(["html", "j2"], default=True),
@@ -94,7 +95,7 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
 
 
 def _win_rates(metrics: Mapping[str, float]) -> Markup | None:

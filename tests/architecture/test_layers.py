@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "data": BOTTOM | {"core"},
     "models": BOTTOM | {"core"},
     "rollouts": BOTTOM | {"core"},
-    "rewards": BOTTOM | {"core", "models", "rollouts"},
+    "rewards": BOTTOM | {"core", "models", "data", "rollouts"},
     "training": CONTRACT | {"core", "data", "models", "rollouts", "rewards"},
     "evaluation": CONTRACT | {"core", "data", "models", "rollouts", "rewards"},
     "stages.part": CONTRACT | HEAVY,
