@@ -145,7 +145,7 @@ def engine_arguments(model: Path, engine: RolloutEngine, max_length: int | None)
 
 
 def build_engine(arguments: dict[str, Any]) -> LLMEngine:
-    """Load the model and make the engine.
+    """Load the model, make the engine, and have it write a token: some of what it lacks shows only then.
 
     Raises:
         UserError: vLLM refuses the model or an argument.
@@ -154,10 +154,15 @@ def build_engine(arguments: dict[str, Any]) -> LLMEngine:
     from vllm.v1.engine.llm_engine import LLMEngine
 
     try:
-        return LLMEngine.from_engine_args(EngineArgs(**arguments))
-    except (ValueError, NotImplementedError) as problem:
+        engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        first = sampling_params(Sampling(max_new_tokens=1, temperature=1.0, stop=()), seed=0)
+        engine.add_request("first", {"prompt_token_ids": [0]}, first)
+        while engine.has_unfinished_requests():
+            engine.step()
+    except (ValueError, RuntimeError) as problem:
         message = " ".join(str(problem).split())[:500]
         raise UserError(f"engine: vLLM refuses {arguments['model']}: {message}") from problem
+    return engine
 
 
 def check_logprobs(sampling: Sampling, mode: str) -> None:
