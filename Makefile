@@ -14,7 +14,7 @@ export PATH := $(PATH):$(CURDIR)/.venvs/uv/bin
 LOCK := pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 
-.PHONY: help environments environments-test demo test cluster-test cluster-test-api lint types compile lock images images-push bench ci clean
+.PHONY: help environments environments-test demo test test-vllm cluster-test cluster-test-api lint types compile lock images images-push bench ci clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -34,7 +34,11 @@ $(DEMO)/data/parameters.yaml: $(wildcard compose_rl/demo/*.*) | environments
 
 test: environments-test  ## every test, each in the environment it needs
 	@$(CONTROL)/bin/python $(PYTEST) $(CONTROL_TESTS)
-	@$(TRAIN)/bin/python $(PYTEST) tests $(CONTROL_TESTS:%=--ignore=%) --ignore=tests/cluster
+	@$(TRAIN)/bin/python $(PYTEST) tests $(CONTROL_TESTS:%=--ignore=%) --ignore=tests/cluster --ignore=tests/rollouts_vllm
+
+test-vllm: environments-test  ## generation by a real vLLM, on CPU where there is no GPU (4 minutes)
+	@$(PYTHON) tools/environments.py rollout
+	@$(TRAIN)/bin/python $(PYTEST) tests/rollouts_vllm
 
 cluster-test: environments-test  ## the launcher on a real cluster made of processes here (root, Go; 8 minutes to build once)
 	@$(CONTROL)/bin/python tests/cluster/tools build node
