@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from compose_rl.core.attention import layout_mask
-from compose_rl.core.logprobs import linear_logprobs
+from compose_rl.core.logprobs import linear_logprobs, linear_logprobs_and_entropies
 from compose_rl.core.packing import Packed
 from compose_rl.core.padded import pad_answers
 from compose_rl.errors import UserError
@@ -77,14 +77,14 @@ class PolicyModel:
     ) -> tuple[dict[str, Tensor], Tensor]:
         stream = run_backbone(self.base_model, packed.input_ids, packed.position_ids, layout_mask(packed))
         hidden, head = stream[packed.target_index], self.get_output_embeddings()
-        results: dict[str, Tensor] = {}
-        if "logps" in want:
-            results["logps"] = linear_logprobs(
-                hidden, head.weight, packed.targets, temperature=temperature, bias=head.bias
-            )
+        given = (hidden, head.weight, packed.targets)
+        settings: Any = {"temperature": temperature, "bias": head.bias}
         if "entropies" in want:
-            results |= _of_logits(head(hidden), packed.targets, temperature, ("entropies",))
-        return results, hidden
+            logps, entropies = linear_logprobs_and_entropies(*given, **settings)
+            return {"logps": logps, "entropies": entropies}, hidden
+        if "logps" in want:
+            return {"logps": linear_logprobs(*given, **settings)}, hidden
+        return {}, hidden
 
     def _run_padded(
         self, packed: Packed, temperature: float, want: Collection[str]
@@ -117,11 +117,9 @@ class PolicyModel:
 def _of_logits(
     logits: Tensor, targets: Tensor, temperature: float, want: Collection[str]
 ) -> dict[str, Tensor]:
-    """``logps`` and ``entropies`` float32 [A] from logits [A, V], as wanted."""
+    """``logps`` and, where wanted, ``entropies`` float32 [A] from logits [A, V]."""
     logps = torch.log_softmax(logits.float() / temperature, dim=-1)
-    results: dict[str, Tensor] = {}
-    if "logps" in want:
-        results["logps"] = logps.gather(1, targets[:, None]).squeeze(1)
+    results = {"logps": logps.gather(1, targets[:, None]).squeeze(1)}
     if "entropies" in want:
         results["entropies"] = -(logps.exp() * logps).sum(-1)
     return results
