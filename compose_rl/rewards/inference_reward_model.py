@@ -26,7 +26,7 @@ class InferenceRewardModel:
     batched: ClassVar[bool] = True
 
     def __init__(self, settings: Settings, context: RewardContext) -> None:
-        """Raises TransientError where this project's server does not answer, UserError where it is another's."""
+        """Raises TransientError where this project's server is away, UserError where it does not fit."""
         self._settings = settings
         self._endpoint = Endpoint(settings)
         self._url = settings.url
