@@ -24,9 +24,8 @@ def value_loss(tokens: ValueTokens, settings: OnlineRLSettings) -> LossOutput:
     reach = settings.value_clip_range
     near = tokens.old_values + (tokens.values - tokens.old_values).clamp(-reach, reach)
     losses = torch.maximum((tokens.values - tokens.returns).square(), (near - tokens.returns).square()) / 2
-    weighted = torch.where(tokens.weights > 0, tokens.weights * losses, 0.0)
     counting = (tokens.answer_weights > 0).sum().clamp(min=1)
-    loss = settings.value_loss_weight * weighted.sum() / counting
+    loss = settings.value_loss_weight * (tokens.weights * losses).sum() / counting
     return LossOutput(loss, {"value_loss": loss.detach().float()})
 
 

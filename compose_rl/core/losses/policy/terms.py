@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from compose_rl.core.aggregation import answer_means
@@ -21,14 +20,12 @@ __all__ = ["answer_mean", "policy_gradient_output", "policy_output", "token_mean
 
 def token_mean(values: Tensor, tokens: PolicyTokens) -> Tensor:
     """sum(weights * values) / answers that count: a scalar, as ``loss_aggregation`` says."""
-    # A token that has no weight does not count, be it infinite.
-    weighted = torch.where(tokens.weights > 0, tokens.weights * values, 0.0)
-    return weighted.sum() / _counting(tokens)
+    return (tokens.weights * values).sum() / _counting(tokens)
 
 
 def answer_mean(values: Tensor, tokens: PolicyTokens) -> Tensor:
     """Mean of ``values`` [n] over the answers that count: a scalar."""
-    return torch.where(tokens.answer_weights > 0, values, 0.0).sum() / _counting(tokens)
+    return (tokens.answer_weights * values).sum() / _counting(tokens)
 
 
 def _counting(tokens: PolicyTokens) -> Tensor:

@@ -27,7 +27,7 @@ class PolicyTokens:
     answer_ids: Tensor
     """int64 [A]: the answer of each token."""
     answer_weights: Tensor
-    """float32 [n]: 0 for an answer that is not learnt from, else 1."""
+    """float32 [n]: 0 for an answer that is not learnt from, else 1. What is given of it must be finite."""
     ref_logps: Tensor | None = None
     engine_logps: Tensor | None = None
     """Of the engine that sampled the tokens."""
