@@ -9,7 +9,14 @@ from pydantic import Field, model_validator
 from compose_rl.config.rollouts import GenerationSettings, RolloutEngine
 from compose_rl.config.schema import Config, problem
 
-__all__ = ["CRITIC_LOSSES", "KLControllerSettings", "OnlineLossName", "OnlineRLSettings", "OnlineVariables"]
+__all__ = [
+    "CRITIC_LOSSES",
+    "KLControllerSettings",
+    "KLEstimatorName",
+    "OnlineLossName",
+    "OnlineRLSettings",
+    "OnlineVariables",
+]
 
 OnlineLossName = Literal["ppo", "grpo", "gspo", "rloo", "cispo", "apo"]
 KLEstimatorName = Literal["k1", "k2", "k3", "k3_offpolicy"]
