@@ -32,8 +32,8 @@ from kfp.local.task_handler_interface import ITaskHandler
 from components.container import environment_of
 from compose_rl.commands.component import ABSENT
 from compose_rl.commands.executor import ExecutorInput
-from compose_rl.launch.environments import interpreter
-from compose_rl.stages.lifeline import die_with_parent_hook
+from compose_rl.environments import interpreter
+from compose_rl.lifeline import die_with_parent_hook
 from compose_rl.stages.spec import NAMES
 from compose_rl.store.manifest import Manifest
 from pipelines.checks import COMMAND

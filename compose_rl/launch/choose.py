@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compose_rl.config.resources import Resources
+from compose_rl.environments import interpreter
 from compose_rl.errors import UserError
 from compose_rl.launch.backend import Backend
-from compose_rl.launch.environments import interpreter
 from compose_rl.launch.process import ProcessBackend
 from compose_rl.stages.spec import StageSpec
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compose_rl.errors import TransientError, UserError
-from compose_rl.stages.lifeline import PARENT_VARIABLE
+from compose_rl.lifeline import PARENT_VARIABLE
 
 __all__ = ["Node", "command", "environment", "this_node", "wait_for_master"]
 

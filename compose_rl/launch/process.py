@@ -10,12 +10,12 @@ import threading
 from collections.abc import Generator
 from types import FrameType
 
+from compose_rl.environments import interpreter
 from compose_rl.errors import UserError
 from compose_rl.launch.attempts import job_uri
 from compose_rl.launch.backend import Ended, JobRequest
-from compose_rl.launch.environments import interpreter
+from compose_rl.lifeline import PARENT_VARIABLE, die_with_parent_hook
 from compose_rl.stages.attempt import JobFile
-from compose_rl.stages.lifeline import PARENT_VARIABLE, die_with_parent_hook
 from compose_rl.stages.spec import StageSpec
 
 __all__ = ["ProcessBackend", "command"]

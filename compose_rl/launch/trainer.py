@@ -24,8 +24,8 @@ from types import FrameType
 
 from compose_rl.errors import EXIT_BUG, EXIT_TRANSIENT, TransientError, UserError
 from compose_rl.launch.node import Node, command, environment, this_node, wait_for_master
+from compose_rl.lifeline import die_with_parent_hook
 from compose_rl.stages.attempt import FAILURE_NAME, Failure
-from compose_rl.stages.lifeline import die_with_parent_hook
 from compose_rl.stages.watch import SAVE_AND_LEAVE
 from compose_rl.store import split
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compose_rl.rollouts.decoding import check_requests, decode
+from compose_rl.rollouts.decoding import decode
+from compose_rl.rollouts.requests import check_requests
 from compose_rl.rollouts.types import Completion, Pushed, Request, Sampling
 from compose_rl.rollouts.weights import load_tensors
 

@@ -1,42 +1,15 @@
-"""Handing weights over: names and shapes are those of the Hugging Face model, whatever the dtype."""
+"""New weights for a model of this process, under the names of the Hugging Face model, of any dtype."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from compose_rl.errors import UserError
+from compose_rl.rollouts.shapes import check_shapes
 
-__all__ = ["check_shapes", "load_tensors"]
-
-Shapes = Mapping[str, tuple[int, ...]]
-
-
-def check_shapes(given: Shapes, expected: Shapes, tied: frozenset[str] = frozenset()) -> None:
-    """Check that weights are those of a model.
-
-    Args:
-        tied: names that are the same weight as another one, which may be given or not.
-
-    Raises:
-        UserError: a name is missing or foreign, or a shape differs.
-    """
-    missing = sorted(set(expected) - set(given) - tied)
-    foreign = sorted(set(given) - set(expected) - tied)
-    if missing or foreign:
-        raise UserError(
-            f"weights: {len(missing)} of the model's {len(expected)} are missing"
-            f"{' (' + missing[0] + ')' if missing else ''} and {len(foreign)} are foreign"
-            f"{' (' + foreign[0] + ')' if foreign else ''}; push the weights of the model that was started"
-        )
-    for name, shape in expected.items():
-        if name in given and tuple(given[name]) != tuple(shape):
-            raise UserError(
-                f"weights: {name} has shape {list(given[name])}, the model's has {list(shape)};"
-                " push the weights of the model that was started"
-            )
+__all__ = ["load_tensors"]
 
 
 def load_tensors(model: nn.Module, weights: Iterable[tuple[str, Tensor]]) -> int:

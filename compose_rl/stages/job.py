@@ -19,9 +19,9 @@ from typing import Any
 
 from compose_rl.config.schema import parse
 from compose_rl.errors import EXIT_BUG, EXIT_TRANSIENT, EXIT_USER, TransientError, UserError
+from compose_rl.lifeline import PARENT_VARIABLE, die_with_parent
 from compose_rl.progress import Progress
 from compose_rl.stages.attempt import FAILURE_NAME, Failure, JobFile, fetched, published
-from compose_rl.stages.lifeline import PARENT_VARIABLE, die_with_parent
 from compose_rl.stages.provenance import commit, image, versions
 from compose_rl.stages.spec import StageSpec
 from compose_rl.stages.watch import LEAVE, watch_leases, watch_signals

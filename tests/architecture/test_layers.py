@@ -16,7 +16,7 @@ LIGHT_LIBRARIES = {"pydantic", "pydantic_core", "yaml", "rich", "boto3", "botoco
 HEAVY_LIBRARIES = {"torch", "transformers", "composer", "llmfoundry", "streaming", "peft", "datasets", "kfp"}
 MAX_FUNCTION_LINES, MAX_FILE_LINES = 70, 350
 
-BOTTOM = {"config", "store", "errors", "progress"}
+BOTTOM = {"config", "store", "errors", "progress", "environments", "lifeline"}
 CONTRACT = BOTTOM | {"stages", "stages.spec"}
 """``stages``: what all stages share (job, spec, checks); ``stages.spec``: the specification of one."""
 HEAVY = {"core", "data", "models", "rollouts", "rewards", "training", "evaluation"}
@@ -24,6 +24,8 @@ HEAVY = {"core", "data", "models", "rollouts", "rewards", "training", "evaluatio
 MAY_IMPORT = {
     "errors": set(),
     "progress": {"errors"},
+    "environments": {"errors"},
+    "lifeline": set(),
     "store": {"errors", "config"},
     "config": {"errors", "store"},
     "stages": CONTRACT | {"stages.part"},

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from compose_rl.config.resources import Resources
+from compose_rl.environments import interpreter
 from compose_rl.errors import UserError
 from compose_rl.launch import run_stage
-from compose_rl.launch.environments import interpreter
 from compose_rl.launch.process import command
 from compose_rl.stages.attempt import JobFile
 from compose_rl.stages.spec import StageSpec, load

@@ -31,7 +31,7 @@ def interpreter(name: str) -> str:
         return str(python)
     if os.environ.get("COMPOSE_RL_ENV") == name:
         return sys.executable
-    folder = Path(__file__).parents[2] / ".venvs" / name
+    folder = Path(__file__).parents[1] / ".venvs" / name
     if (folder / "bin" / "python").exists():
         return str(folder / "bin" / "python")
     raise UserError(

@@ -1,4 +1,4 @@
-"""A process that ends when the one that started it does, even by SIGKILL: nothing trains on unseen."""
+"""A process that ends when the one that started it does, even by SIGKILL: nothing runs on unseen."""
 
 from __future__ import annotations
 

@@ -1,0 +1,249 @@
+"""Generation by servers: work spread over them, answers checked, a lost server brought back."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compose_rl.errors import TransientError, UserError
+from compose_rl.rollouts.checking import check_completions
+from compose_rl.rollouts.connection import Connection, ServerLost
+from compose_rl.rollouts.messages import Asked
+from compose_rl.rollouts.places import GivenServers, Servers
+from compose_rl.rollouts.requests import check_requests
+from compose_rl.rollouts.shipping import Shipment, cast
+from compose_rl.rollouts.types import Completion, Pushed, Request, Sampling
+from compose_rl.rollouts.work import Work, split
+
+__all__ = ["ServerGenerator"]
+
+_PAUSE = 0.2
+"""Seconds between two looks at a server that does not answer."""
+_FAILURES = 3
+"""Requests of one generation that may fail at a server before it is left out."""
+
+
+class ServerGenerator:
+    """Generates with servers (docs/architecture.md, "Online RL").
+
+    Args:
+        servers: addresses, or who starts them.
+        start_timeout: seconds that a server at a given address has to come (back).
+        request_timeout: seconds that a server has for a request.
+        sleeps: servers free their GPU after each generation.
+        say: is told what happens to servers.
+    """
+
+    shared = True
+
+    def __init__(
+        self,
+        servers: Sequence[str] | Servers,
+        *,
+        start_timeout: float = 600.0,
+        request_timeout: float = 600.0,
+        sleeps: bool = False,
+        say: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        if isinstance(servers, Sequence):
+            servers = GivenServers(servers, start_timeout)
+        if not servers.count:
+            raise UserError("engine: no servers; set engine.urls or engine.servers")
+        self.version = 0
+        self._servers: Servers = servers
+        self._request_timeout = request_timeout
+        self._sleeps = sleeps
+        self._say = say
+        self._shipment: Shipment | None = None
+        self._locks = [threading.Lock() for _ in range(servers.count)]
+        self._turn = threading.Lock()
+        """Pushing and generating do not overlap."""
+        atexit.register(self.close)
+
+    def push(self, weights: Iterable[tuple[str, Tensor]], version: int) -> Pushed:
+        """Hand weights to all servers. They are kept, for a server that must be started again, until the next.
+
+        Raises:
+            UserError: a server refuses them.
+            TransientError: no server could be reached.
+        """
+        with self._turn:
+            start = time.monotonic()
+            self._servers.forgive()
+            _, health = self._each(self._reach)[0]
+            dtype = getattr(torch, str(health.get("dtype")), None)
+            shipment = Shipment(cast(weights, dtype), version)
+            if self._shipment is not None:
+                self._shipment.close()
+            self._shipment, self.version = shipment, version
+            self._each(self._ready)
+            return Pushed(bytes=shipment.bytes, seconds=time.monotonic() - start)
+
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        done: Callable[[int], None] = lambda count: None,
+    ) -> list[list[Completion]]:
+        """See :class:`compose_rl.rollouts.types.Generator`."""
+        if not requests:
+            return []
+        with self._turn:
+            _, health = self._each(self._reach)[0]
+            check_requests(requests, sampling, health["vocab_size"], health["max_length"])
+            parallel = max(1, int(health.get("parallel", 1)))
+            slots = self._servers.count * parallel
+            # Several parts each, so that a slow server gets fewer of them.
+            parts = split(requests, slots if slots == 1 else 2 * slots)
+            completions = self._run(Work(parts), parts, parallel, requests, sampling, done)
+            if self._sleeps:
+                self._each(lambda index: self._reach(index)[0].sleep())
+            return completions
+
+    def sleep(self) -> None:
+        """Free the servers' accelerators; generating and pushing wake them."""
+        self._each(lambda index: self._reach(index)[0].sleep())
+
+    def wake(self) -> None:
+        self._each(lambda index: self._reach(index)[0].wake())
+
+    def close(self) -> None:
+        """End the servers that were started here and remove the weights that are kept."""
+        atexit.unregister(self.close)
+        self._servers.close()
+        if self._shipment is not None:
+            self._shipment.close()
+            self._shipment = None
+
+    def _run(
+        self,
+        work: Work,
+        parts: Sequence[range],
+        parallel: int,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        done: Callable[[int], None],
+    ) -> list[list[Completion]]:
+        for index in [*range(self._servers.count)] * parallel:
+            work.begin_worker()
+            arguments = (index, work, requests, sampling)
+            threading.Thread(target=self._serve, args=arguments, name=f"server-{index}", daemon=True).start()
+        told, known = 0, 0
+        while not work.over:
+            known = work.wait_for_news(known)
+            arrived = sum(len(group) for result in list(work.results.values()) for group in result)
+            if arrived > told:
+                done(arrived - told)
+                told = arrived
+        if work.failure is not None:
+            raise work.failure
+        return [group for part in parts for group in work.results[part.start]]
+
+    def _serve(self, index: int, work: Work, requests: Sequence[Request], sampling: Sampling) -> None:
+        """Have server ``index`` do parts of the work until none is left, or it is lost for good."""
+        failures = 0
+        last: Exception | None = None
+        while failures <= _FAILURES and (part := work.take()) is not None:
+            url = None
+            try:
+                server, health = self._ready(index, lambda: work.over)
+                url = server.url
+                asked = Asked(requests=list(requests[part.start : part.stop]), sampling=sampling)
+                answers = server.generate(asked)
+                if answers.version != self.version:
+                    raise ServerLost(f"{url}: answered with weights {answers.version}, not {self.version}")
+                vocab_size = health["vocab_size"]
+                check_completions(answers.completions, asked.requests, sampling, vocab_size, self.version)
+                work.finish(part, answers.completions)
+            except ServerLost as error:
+                self._say(f"rollout server {index} is lost ({error}); its part is done again")
+                failures, last = failures + 1, TransientError(f"rollout server {index}: {error}")
+                if url is not None:
+                    self._servers.lost(index, url)
+                work.give_back(part)
+            except TransientError as error:
+                last = error
+                work.give_back(part)
+                break
+            except BaseException as error:
+                work.fail(error)
+                break
+        work.end_worker(last)
+
+    def _ready(
+        self, index: int, over: Callable[[], bool] = lambda: False
+    ) -> tuple[Connection, dict[str, Any]]:
+        """The server with the newest weights in it.
+
+        Raises:
+            ServerLost: it was lost while the weights were on their way.
+        """
+        with self._locks[index]:
+            server, health = self._reach(index, over)
+            if health["version"] != self.version:
+                if self._shipment is None:
+                    raise UserError(
+                        f"rollout server {server.url}: has weights {health['version']}, and none were pushed;"
+                        " push weights first, or restart the server"
+                    )
+                self._shipment.deliver(server)
+            return server, health
+
+    def _reach(
+        self, index: int, over: Callable[[], bool] = lambda: False
+    ) -> tuple[Connection, dict[str, Any]]:
+        """The server and its health, waiting for one that starts.
+
+        Raises:
+            UserError: it is something else than a rollout server, or cannot be started.
+            TransientError: it does not come.
+        """
+        deadline = time.monotonic() + self._servers.start_timeout
+        while True:
+            server = Connection(self._servers.url(index), self._request_timeout)
+            try:
+                return server, _checked(server.health(), server.url)
+            except ServerLost as error:
+                if over() or time.monotonic() > deadline:
+                    raise TransientError(
+                        f"rollout server {index}: not there after {self._servers.start_timeout:.0f} s ({error})"
+                    ) from None
+            time.sleep(_PAUSE)
+
+    def _each(self, call: Callable[[int], Any]) -> list[Any]:
+        """What ``call`` gives for the servers that answer, of which there must be one.
+
+        Raises:
+            UserError: a server refuses.
+            TransientError: there is none.
+        """
+
+        def attempt(index: int) -> Any:
+            try:
+                return call(index)
+            except (ServerLost, TransientError) as error:
+                self._say(f"rollout server {index} is lost ({error})")
+                return TransientError(f"rollout server {index}: {error}")
+
+        with ThreadPoolExecutor(self._servers.count) as pool:
+            found = list(pool.map(attempt, range(self._servers.count)))
+        there = [one for one in found if not isinstance(one, TransientError)]
+        if not there:
+            raise found[0]
+        return there
+
+
+def _checked(health: dict[str, Any], url: str) -> dict[str, Any]:
+    missing = {"version", "vocab_size", "max_length"} - set(health)
+    if missing:
+        raise UserError(
+            f"engine.urls: {url}: /health does not say {sorted(missing)[0]}; it is no rollout server"
+        )
+    return health
