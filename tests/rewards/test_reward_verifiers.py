@@ -16,7 +16,7 @@ NATALIA = (
     "Natalia sold 48/2 = <<48/2=24>>24 clips in May.\n"
     "Natalia sold 48+24 = <<48+24=72>>72 clips altogether in April and May.\n#### 72"
 )
-WENG = "Weng earns 12/60 = $<<12/60=0.2>>0.2 per minute.\nWorking 50 minutes, she earned $<<0.2*50=10>>10.\n#### 10"
+WENG = "Weng earns 12/60 = $<<12/60=0.2>>0.2 per minute.\nIn 50 minutes she earned $<<0.2*50=10>>10.\n#### 10"
 
 
 def judged(kind: str, answer: str, reference: str | None = None, **keys: Any) -> float:
@@ -47,7 +47,13 @@ def test_gsm8k_compares_final_numbers(answer: str, reference: str, right: bool) 
 
 @pytest.mark.parametrize(
     "answer, marked",
-    [(NATALIA, True), ("#### The result: $1,000", True), ("72", False), ("####\n72", False), ("#### ?", False)],
+    [
+        (NATALIA, True),
+        ("#### The result: $1,000", True),
+        ("72", False),
+        ("####\n72", False),
+        ("#### ?", False),
+    ],
 )
 def test_gsm8k_format_is_a_marked_number(answer: str, marked: bool) -> None:
     assert judged("gsm8k_format_verifier", answer) == float(marked)
@@ -55,7 +61,12 @@ def test_gsm8k_format_is_a_marked_number(answer: str, marked: bool) -> None:
 
 @pytest.mark.parametrize(
     "kind, reference",
-    [("gsm8k_verifier", None), ("gsm8k_verifier", "none"), ("math_verifier", None), ("mcqa_verifier", "zebra")],
+    [
+        ("gsm8k_verifier", None),
+        ("gsm8k_verifier", "none"),
+        ("math_verifier", None),
+        ("mcqa_verifier", "zebra"),
+    ],
 )
 def test_a_missing_known_answer_is_an_error_not_a_wrong_answer(kind: str, reference: str | None) -> None:
     with pytest.raises(ValueError, match="verified_answer"):
@@ -139,7 +150,15 @@ def test_mcqa_compares_letters(reference: str) -> None:
 
 @pytest.mark.parametrize(
     "text, share",
-    [("1 2 3", 1.0), ("1 2 2 3", 0.5), ("one 1 two 2", 0.5), ("3 1 2 4", 0.25), ("none", 0.0), ("", 0.0), ("nan", 0.0)],
+    [
+        ("1 2 3", 1.0),
+        ("1 2 2 3", 0.5),
+        ("one 1 two 2", 0.5),
+        ("3 1 2 4", 0.25),
+        ("none", 0.0),
+        ("", 0.0),
+        ("nan", 0.0),
+    ],
 )
 def test_increasing_numbers(text: str, share: float) -> None:
     assert judged("increasing_numbers", text) == share

@@ -11,8 +11,9 @@ __all__ = ["sentence_ends", "token_ends"]
 
 _END = re.compile(r"(?:[.!?\u2026]+[\"'\u201d\u2019)\]*]*(?=\s)|[\u3002\uff01\uff1f]|\n+)")
 _ABBREVIATED = re.compile(
-    r"(?:\b(?:mr|mrs|ms|dr|prof|st|vs|etc|e\.g|i\.e|cf|al|fig|eq|no|approx|inc|ltd|jr|sr)|\b[a-z]|^\s*\d+)\.$",
-    re.IGNORECASE | re.MULTILINE,
+    r"(?:\b(?i:mr|mrs|ms|dr|prof|st|vs|etc|e\.g|i\.e|cf|al|fig|eq|no|approx|inc|ltd|jr|sr)"
+    r"|(?:^|\b[A-Z][\w.]*)\s*\b[A-Z]|^\s*\d+)\.$",
+    re.MULTILINE,
 )
 """What a full stop follows without ending a sentence: abbreviations, initials, numbers of list items."""
 
