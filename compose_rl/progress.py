@@ -83,16 +83,25 @@ class Progress:
         self._tasks: dict[Phase, Any] = {}
 
     @contextlib.contextmanager
-    def phase(self, name: str, total: float | None = None, unit: str = "") -> Generator[Phase]:
-        """Do a part of the work: ``with progress.phase("tokenize", total=1000, unit="rows") as phase:``."""
+    def phase(
+        self, name: str, total: float | None = None, unit: str = "", *, brief: bool = False
+    ) -> Generator[Phase]:
+        """Do a part of the work: ``with progress.phase("tokenize", total=1000, unit="rows") as phase:``.
+
+        Args:
+            brief: it comes again and again: in a log, no line says that it begins and ends.
+        """
         phase = Phase(self, name, total, unit)
-        self._open(phase)
+        brief = brief and not self._terminal
+        if not brief:
+            self._open(phase)
         failed = True
         try:
             yield phase
             failed = False
         finally:
-            self._close(phase, failed)
+            if not brief:
+                self._close(phase, failed)
 
     def say(self, message: str) -> None:
         """One line of news."""

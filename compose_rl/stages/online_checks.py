@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from compose_rl.config.minibatches import check_minibatches
 from compose_rl.config.online_rl import OnlineRLSettings, OnlineVariables
 from compose_rl.config.rewards import parse_rewards, wants_reward_model
 from compose_rl.config.rollouts import RolloutEngine
@@ -67,14 +68,8 @@ def check_sizes(stage: str, settings: OnlineRLSettings, variables: OnlineVariabl
     Raises:
         UserError: with the numbers.
     """
-    prompts, each = variables.num_unique_prompts_per_iter, variables.generations_per_prompt
-    steps = variables.num_batches_per_update
-    if prompts * each != batch * steps:
-        raise UserError(
-            f"{stage}: an iteration has num_unique_prompts_per_iter * generations_per_prompt = {prompts} *"
-            f" {each} = {prompts * each} answers, and its steps take global_train_batch_size *"
-            f" num_batches_per_update = {batch} * {steps} = {batch * steps}; make the two equal"
-        )
+    check_minibatches(variables, batch)
+    each = variables.generations_per_prompt
     if settings.loss_type in GROUP_LOSSES and each < 2:
         raise UserError(
             f"{stage}: variables.generations_per_prompt={each}: loss_type='{settings.loss_type}' compares"

@@ -16,8 +16,8 @@ class LoopState:
     taken: int = 0
     """Prompts taken from the source, all passes counted."""
     controller: dict[str, float] = field(default_factory=dict)
-    measured_kl: list[float] = field(default_factory=list)
-    """KL to the reference of this iteration, from its collection or from its batches."""
+    measured_kl: float | None = None
+    """KL to the reference of this iteration's answers, which its controller hears of before the next."""
     policy_kl: list[float] = field(default_factory=list)
     """KL(old || new) of the batches of this pass."""
     stopped: bool = False

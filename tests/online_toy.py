@@ -1,0 +1,69 @@
+"""A task with a known optimum: an answer's tokens are right when they are of the kind of the prompt's last.
+
+Kinds are token numbers modulo 4, so that a policy of random weights is right a quarter of the time, and at
+best always. Also the reward, by its dotted name.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tiny_training as tiny
+
+from compose_rl.store.manifest import Manifest
+
+KINDS = 4
+ANSWER = 6
+GENERATIONS, PROMPTS = 4, 8
+
+
+def right_kind(prompt: str, answer: str, reference: str) -> float:
+    """Share of an answer's tokens that are of the kind of the prompt's last one."""
+    del reference
+    kinds = [int(word[1:]) % KINDS for word in answer.split()]
+    wanted = int(prompt.split()[-1][1:]) % KINDS
+    return sum(kind == wanted for kind in kinds) / ANSWER
+
+
+def nothing(prompt: str, answer: str, reference: str) -> float:
+    """The same for every answer."""
+    del prompt, answer, reference
+    return 1.0
+
+
+def prompts(folder: Path, count: int = 64) -> Manifest:
+    """A tokenize manifest of prompts of 1 to 3 tokens."""
+    generator = np.random.default_rng(5)
+    rows = [{"prompt": tiny.tokens(generator, 1, 4)} for _ in range(count)]
+    data = tiny.data_manifest(folder, "single_prompt", rows, rows[:8])
+    return data.model_copy(update={"info": data.info | {"longest": 3}})
+
+
+def inputs(folder: Path, model: Path) -> dict[str, Manifest]:
+    return {"model": tiny.model_manifest(model), "prompts": prompts(folder)}
+
+
+def config(**changed: Any) -> dict[str, Any]:
+    """The stage's document; ``variables`` and ``model`` are laid over those here."""
+    variables: dict[str, Any] = {
+        "max_gen_len": ANSWER,
+        "generations_per_prompt": GENERATIONS,
+        "num_unique_prompts_per_iter": PROMPTS,
+        "device_generate_batch_size": 32,
+        "rewards": {"kind": {"reward_type": "online_toy.right_kind"}},
+        "kl_controller": {"init_kl_coef": 0.0},
+    }
+    model: dict[str, Any] = {"name": "hf_critic_free_lm", "loss_type": "grpo"}
+    document: dict[str, Any] = {
+        "global_train_batch_size": PROMPTS * GENERATIONS,
+        "device_train_microbatch_size": PROMPTS,
+        "optimizer": {"lr": 0.01},
+        "max_duration": "4iter",
+        "save_interval": "1000iter",
+        "python_log_level": "error",
+    }
+    document["model"] = model | changed.pop("model", {})
+    document["variables"] = variables | changed.pop("variables", {})
+    return document | changed

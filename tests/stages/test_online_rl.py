@@ -1,0 +1,175 @@
+"""Online RL as a stage: every algorithm on a task with a known optimum, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import online_toy as toy
+import tiny_training as tiny
+
+from compose_rl.errors import UserError
+from compose_rl.stages.spec import load
+from compose_rl.store.manifest import Manifest
+
+Run = Callable[..., Manifest]
+
+ACTOR_CRITIC = {"name": "hf_actor_critic_lm", "loss_type": "ppo"}
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "grpo": {},
+    "gspo": {"model": {"loss_type": "gspo"}},
+    "rloo": {"model": {"loss_type": "rloo"}},
+    "cispo": {"model": {"loss_type": "cispo"}},
+    "ppo": {"model": ACTOR_CRITIC, "variables": {"lambda_gae": 0.95}},
+    "ppo-own-critic": {"model": ACTOR_CRITIC | {"joint_actor_critic": False}},
+}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Manifest]:
+    return toy.inputs(tmp_path_factory.mktemp("online-data"), tiny_model)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Manifest]) -> Run:
+    """Run the stage with settings over the toy's, once for equal ones."""
+    storage = tmp_path_factory.mktemp("online-store")
+
+    def run_stage(**changed: Any) -> Manifest:
+        given = inputs | changed.pop("inputs", {})
+        return tiny.run_stage("online_rl", toy.config(**changed), given, storage)
+
+    return run_stage
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_learns_the_right_kind_of_token(name: str, run: Run) -> None:
+    result = run(max_duration="30iter", **ALGORITHMS[name])
+    rewards = tiny.curve(result, "rollout/reward")
+    assert len(rewards) == 30
+    assert rewards[0] < 0.4
+    assert sum(rewards[-3:]) / 3 > 0.9
+
+
+def test_apo_learns_from_the_values_of_its_stage(
+    run: Run, inputs: dict[str, Manifest], tmp_path: Path
+) -> None:
+    document = {
+        "answers": 4,
+        "beta": 0.05,
+        "max_gen_len": toy.ANSWER,
+        "rewards": toy.config()["variables"]["rewards"],
+    }
+    vstar = tiny.run_stage("vstar", document, inputs, tmp_path)
+    result = run(max_duration="30iter", model={"loss_type": "apo", "beta": 0.05}, inputs={"vstar": vstar})
+    rewards = tiny.curve(result, "rollout/reward")
+    assert sum(rewards[-3:]) / 3 > rewards[0] + 0.3
+
+
+def test_at_any_temperature_the_first_pass_has_ratio_1_and_no_kl(run: Run) -> None:
+    hot = {"temperature": 0.7}
+    first = {
+        "max_duration": "1iter",
+        "global_train_batch_size": 16,
+        "model": {"loss_type": "grpo", "policy_clip_ratio": 1e-6},
+        "variables": {
+            "generation_kwargs": hot,
+            "num_batches_per_update": 2,
+            "kl_controller": {"init_kl_coef": 0.1},
+        },
+    }
+    result = run(**first)
+    # Of the two steps only the first is before any change; a ratio other than 1 would be clipped.
+    assert tiny.curve(result, "loss/train/policy_kl")[0] == pytest.approx(0.0, abs=1e-7)
+    assert tiny.curve(result, "loss/train/kl_loss")[0] == pytest.approx(0.0, abs=1e-7)
+    assert tiny.curve(result, "rollout/kl")[0] == 0.0
+    # Trainer and engine agree on the temperature, or they would be apart by tenths.
+    assert tiny.curve(result, "rollout/engine_gap")[0] < 1e-4
+    assert tiny.curve(result, "loss/train/policy_kl")[1] > 1e-6
+
+
+def test_where_no_group_has_signal_training_goes_on_and_counts_it(run: Run) -> None:
+    rewards = {"rewards": {"same": {"reward_type": "online_toy.nothing"}}}
+    result = run(max_duration="2iter", variables=rewards)
+    assert tiny.curve(result, "rollout/without_signal") == [1.0, 1.0]
+    assert tiny.curve(result, "loss/train/policy_loss") == pytest.approx([0.0, 0.0], abs=1e-7)
+    drawn = rewards | {"dynamic_sampling": {"max_rounds": 2}}
+    assert tiny.curve(run(max_duration="1iter", variables=drawn), "rollout/without_signal") == [1.0]
+
+
+def test_a_value_loss_that_explodes_stops_the_run(run: Run) -> None:
+    with pytest.raises(UserError, match=r"loss/train/\w+ is (nan|inf).* at batch \d+ .*lower optimizer.lr"):
+        run(max_duration="8iter", model=ACTOR_CRITIC, optimizer={"lr": 1e30})
+
+
+def test_early_stop_leaves_out_later_passes(run: Run) -> None:
+    passes = {"max_duration": "2iter", "variables": {"epoch_per_iteration": 3}}
+    assert run(**passes).info["steps"] == 6
+    stopped = run(**passes, model={"target_kl": 1e-9})
+    # The first pass of an iteration changes nothing before its step; the second sees it.
+    assert stopped.info["steps"] == 4
+
+
+def test_what_is_kept_of_an_iteration(run: Run) -> None:
+    result = run()
+    lines = [
+        json.loads(line)
+        for line in (Path(result.output("samples").uri) / "samples.jsonl").read_text().splitlines()
+    ]
+    assert [line["iteration"] for line in lines] == [i for i in range(4) for _ in range(8)]
+    assert set(lines[0]) == {"iteration", "prompt", "answer", "rewards", "reward", "finished"}
+    assert {"report.html", "metrics.json"} <= {
+        path.name for path in Path(result.output("report").uri).iterdir()
+    }
+    names = {
+        "loss/train/total",
+        "loss/train/policy_kl",
+        "rollout/reward",
+        "rollout/reward/kind",
+        "rollout/length",
+        "rollout/truncated",
+        "rollout/staleness",
+        "seconds/generate",
+        "seconds/score",
+        "seconds/train",
+        "seconds/iteration",
+    }
+    assert names <= set(result.metrics)
+
+
+def refused(inputs: dict[str, Manifest], **changed: Any) -> str:
+    with pytest.raises(UserError) as error:
+        load("online_rl").parse(toy.config(**changed), inputs)
+    return str(error.value)
+
+
+def test_what_is_refused_before_anything_heavy(inputs: dict[str, Manifest]) -> None:
+    assert "32 answers" in refused(inputs, global_train_batch_size=24)
+    assert "did you mean" in refused(inputs, variables={"rewards": {"x": {"reward_type": "gsm8k_verifer"}}})
+    assert "no reward" in refused(inputs, variables={"rewards": {}})
+    assert "input 'reward_model', which is missing" in refused(
+        inputs, variables={"rewards": {"x": {"reward_type": "reward_model"}}}
+    )
+    assert "generation_kwargs.temperature=1.0" in refused(inputs, model={"temperature": 0.5})
+    assert "raise max_seq_len to 9" in refused(inputs, max_seq_len=8)
+    assert "optimal value of each prompt" in refused(inputs, model={"loss_type": "apo"})
+    assert "set model.name: hf_actor_critic_lm" in refused(inputs, model={"loss_type": "ppo"})
+    assert "set it to 2 or more" in refused(
+        inputs, variables={"generations_per_prompt": 1, "num_unique_prompts_per_iter": 32}
+    )
+    assert "the stage's input 'model'" in refused(
+        inputs, variables={"reference_model": {"precision": "fp32"}}
+    )
+    assert "engine 'hf' generates in the trainer's" in refused(inputs, variables={"max_staleness": 1})
+    pairs = inputs["prompts"].model_copy(
+        update={"info": inputs["prompts"].info | {"dataset_type": "preference"}}
+    )
+    assert "single_prompt or verifiable_answers" in refused(inputs | {"prompts": pairs})
+    critic = tiny.manifest("export", Path("critic"), {}, {"model_class": "sequence_classification"})
+    assert "leave the input out" in refused(inputs | {"critic": critic})
