@@ -11,8 +11,8 @@ from hypothesis import strategies as st  # noqa: E402
 
 from compose_rl.core.aggregation import answer_means, expand, token_weights  # noqa: E402
 
-LENGTHS = torch.tensor([1, 3, 2])
-LOSSES = torch.tensor([6.0, 1.0, 2.0, 3.0, 100.0, 100.0])
+LENGTHS = torch.tensor([1, 3, 4])
+LOSSES = torch.tensor([6.0, 1.0, 2.0, 3.0, 100.0, 100.0, 100.0, 100.0])
 WEIGHTS = torch.tensor([1.0, 1.0, 0.0])
 """The last answer is not learnt from."""
 
@@ -47,7 +47,7 @@ def test_a_minibatch_has_the_same_loss_however_it_is_cut(rows, aggregation, data
 
 def test_answers_that_all_do_not_count_weigh_nothing():
     for aggregation in "sequence_mean", "token_mean", "constant":
-        assert token_weights(LENGTHS, torch.zeros(3), aggregation, 10).tolist() == [0.0] * 6
+        assert token_weights(LENGTHS, torch.zeros(3), aggregation, 10).tolist() == [0.0] * 8
 
 
 def test_means_of_answers():

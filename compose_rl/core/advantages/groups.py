@@ -32,16 +32,12 @@ class GroupSums:
         counted = torch.where(self.counting, values, torch.zeros_like(values))
         return counted.new_zeros(self._groups).index_add(0, self._rows, counted)[self._rows]
 
-    def minima(self, values: Tensor) -> Tensor:
-        """[n] -> [n]: at each answer the least value of its group; infinite where all of it is lost."""
-        counted = values.masked_fill(~self.counting, torch.inf)
-        lowest = counted.new_full((self._groups,), torch.inf)
-        return lowest.scatter_reduce(0, self._rows, counted, "amin")[self._rows]
-
 
 def deviations(rewards: Tensor, groups: GroupSums) -> Tensor:
-    """float64 [n]: reward - mean of its group; 0 for lost answers, exactly 0 where all rewards are equal."""
+    """float64 [n]: reward - mean of its group; 0 for lost answers, exactly 0 where all rewards are equal.
+
+    Exactly, since sums of equal float32 numbers have no rounding error in float64.
+    """
     rewards = rewards.double()
-    # From the group's least reward on: equal rewards then have no rounding error at all.
-    above = torch.where(groups.counting, rewards - groups.minima(rewards), 0.0)
-    return torch.where(groups.counting, above - groups.sums(above) / groups.counts.clamp(min=1), 0.0)
+    means = groups.sums(rewards) / groups.counts.clamp(min=1)
+    return torch.where(groups.counting, rewards - means, 0.0)
