@@ -1,7 +1,7 @@
-"""A task with a known optimum: an answer's tokens are right when they are of the kind of the prompt's last.
+"""A bandit with a known optimum: a token is right when its number is a multiple of 4.
 
-Kinds are token numbers modulo 4, so that a policy of random weights is right a quarter of the time, and at
-best always. Also the reward, by its dotted name.
+A policy of random weights is right a quarter of the time, and at best always. Also the reward, by its dotted
+name.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ ANSWER = 6
 GENERATIONS, PROMPTS = 4, 8
 
 
-def right_kind(prompt: str, answer: str, reference: str) -> float:
-    """Share of an answer's tokens that are of the kind of the prompt's last one."""
-    del reference
-    kinds = [int(word[1:]) % KINDS for word in answer.split()]
-    wanted = int(prompt.split()[-1][1:]) % KINDS
-    return sum(kind == wanted for kind in kinds) / ANSWER
+def right_tokens(prompt: str, answer: str, reference: str) -> float:
+    """Right tokens of an answer, as a share of the longest answer's."""
+    del prompt, reference
+    return sum(int(word[1:]) % KINDS == 0 for word in answer.split()) / ANSWER
 
 
 def nothing(prompt: str, answer: str, reference: str) -> float:
@@ -52,7 +50,7 @@ def config(**changed: Any) -> dict[str, Any]:
         "generations_per_prompt": GENERATIONS,
         "num_unique_prompts_per_iter": PROMPTS,
         "device_generate_batch_size": 32,
-        "rewards": {"kind": {"reward_type": "online_toy.right_kind"}},
+        "rewards": {"right": {"reward_type": "online_toy.right_tokens"}},
         "kl_controller": {"init_kl_coef": 0.0},
     }
     model: dict[str, Any] = {"name": "hf_critic_free_lm", "loss_type": "grpo"}

@@ -49,10 +49,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Manifest]) -
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_every_algorithm_learns_the_right_kind_of_token(name: str, run: Run) -> None:
-    result = run(max_duration="30iter", **ALGORITHMS[name])
+def test_every_algorithm_finds_the_optimum(name: str, run: Run) -> None:
+    result = run(max_duration="16iter", **ALGORITHMS[name])
     rewards = tiny.curve(result, "rollout/reward")
-    assert len(rewards) == 30
+    assert len(rewards) == 16
     assert rewards[0] < 0.4
     assert sum(rewards[-3:]) / 3 > 0.9
 
@@ -105,7 +105,8 @@ def test_where_no_group_has_signal_training_goes_on_and_counts_it(run: Run) -> N
 
 def test_a_value_loss_that_explodes_stops_the_run(run: Run) -> None:
     with pytest.raises(UserError, match=r"loss/train/\w+ is (nan|inf).* at batch \d+ .*lower optimizer.lr"):
-        run(max_duration="8iter", model=ACTOR_CRITIC, optimizer={"lr": 1e30})
+        huge = {"right": {"reward_type": "online_toy.right_tokens", "coefficient": 1e25}}
+        run(max_duration="8iter", model=ACTOR_CRITIC, variables={"rewards": huge})
 
 
 def test_early_stop_leaves_out_later_passes(run: Run) -> None:
@@ -131,7 +132,7 @@ def test_what_is_kept_of_an_iteration(run: Run) -> None:
         "loss/train/total",
         "loss/train/policy_kl",
         "rollout/reward",
-        "rollout/reward/kind",
+        "rollout/reward/right",
         "rollout/length",
         "rollout/truncated",
         "rollout/staleness",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from compose_rl.config.online_rl import OnlineVariables
 from compose_rl.stages.job import Job, Result, main
 from compose_rl.stages.online_rl.spec import SPEC
 from compose_rl.training.harness import train_stage
@@ -26,7 +25,6 @@ def run(job: Job) -> Result:
         loader["name"] = _LOADERS[data["dataset_type"]]
         loader["minibatches"] = config.variables.num_batches_per_update
         loader["dataset"]["max_gen_len"] = config.variables.max_gen_len
-        document["variables"] = _variables(config.variables, job)
         _amend_model(document["model"], job)
         # load_path is only ever training state here: the policy starts from the 'model' input.
         callback: dict[str, Any] = {"use_load_path": False, "samples": str(samples), "name": job.spec.name}
@@ -49,15 +47,6 @@ def run(job: Job) -> Result:
     )
     _report(job, result, samples)
     return result
-
-
-def _variables(variables: OnlineVariables, job: Job) -> dict[str, Any]:
-    """With the input ``reward_model`` as a reward, where none of those given is that."""
-    found = variables.model_dump(mode="json", exclude_none=True)
-    given = {keys.get("reward_type") for keys in variables.rewards.values()}
-    if "reward_model" in job.inputs and "reward_model" not in given:
-        found["rewards"] = found["rewards"] | {"reward_model": {"reward_type": "reward_model"}}
-    return found
 
 
 def _amend_model(model: dict[str, Any], job: Job) -> None:

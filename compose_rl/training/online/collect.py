@@ -17,7 +17,7 @@ from compose_rl.rollouts.seeds import answer_seed
 from compose_rl.rollouts.types import Completion, Request, Sampling
 from compose_rl.training.online.answers import Answered, answered, everyone, share
 
-__all__ = ["Collector", "Round", "Seconds"]
+__all__ = ["Collector", "Round", "Seconds", "rewarded_samples"]
 
 
 @dataclass
@@ -152,25 +152,27 @@ class Collector:
 
     def _score(self, asked: Round, completions: list[list[Completion]]) -> list[Answered]:
         prompts = asked.prompts[share(len(asked.prompts))]
-        texts = self.tokenizer.batch_decode(
-            [completion.tokens for group in completions for completion in group], skip_special_tokens=True
-        )
-        samples = [
-            RewardedSample(
-                prompt=prompt.text,
-                answer=text,
-                prompt_tokens=tuple(prompt.tokens),
-                answer_tokens=completion.tokens,
-                finished=completion.finished,
-                columns=prompt.columns,
-            )
-            for (prompt, completion), text in zip(
-                ((p, c) for p, group in zip(prompts, completions, strict=True) for c in group),
-                texts,
-                strict=True,
-            )
-        ]
+        samples = rewarded_samples(prompts, completions, self.tokenizer)
         with self.progress.phase("score", total=len(samples), unit="answers", brief=True) as phase:
             scored = self.rewards.score(samples)
             phase.advance(len(samples))
-        return everyone(answered(prompts, completions, texts, scored))
+        return everyone(answered(prompts, completions, [sample.answer for sample in samples], scored))
+
+
+def rewarded_samples(
+    prompts: Sequence[Any], completions: Sequence[Sequence[Completion]], tokenizer: Any
+) -> list[RewardedSample]:
+    """What rewards are shown of each answer, prompt by prompt."""
+    pairs = [(prompt, one) for prompt, group in zip(prompts, completions, strict=True) for one in group]
+    texts = tokenizer.batch_decode([one.tokens for _, one in pairs], skip_special_tokens=True)
+    return [
+        RewardedSample(
+            prompt=prompt.text,
+            answer=text,
+            prompt_tokens=prompt.tokens,
+            answer_tokens=one.tokens,
+            finished=one.finished,
+            columns=prompt.columns,
+        )
+        for (prompt, one), text in zip(pairs, texts, strict=True)
+    ]

@@ -76,7 +76,12 @@ class Loop:
         policy.temperature = sampled
         self._policy = policy
         self._loader = state.train_dataloader
-        self._rewards = make_rewards(self._document, self.variables, policy.tokenizer, self._reward_model)
+        self._rewards = make_rewards(
+            self.variables,
+            policy.tokenizer,
+            reward_model=self._reward_model,
+            code_paths=self._document.get("code_paths"),
+        )
         self._engine = Engine(
             self._document, self.variables, policy, state, logs=self._logs, say=self._progress.say
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,24 @@ __all__ = ["make_rewards", "sampling_of"]
 
 
 def make_rewards(
-    document: Mapping[str, Any], variables: OnlineVariables, tokenizer: Any, reward_model: Path | None
+    variables: OnlineVariables,
+    tokenizer: Any,
+    *,
+    reward_model: Path | None = None,
+    code_paths: Sequence[str] | None = None,
 ) -> RewardManager:
-    """The rewards of ``variables``, ready to judge.
+    """The rewards of ``variables``, ready to judge; a reward model that is given is one of them.
 
     Raises:
         UserError: there is none, or one that cannot be made.
         TransientError: a server that is not there.
     """
-    settings = parse_rewards(variables.rewards, document.get("code_paths"))
+    rewards = dict(variables.rewards)
+    if reward_model is not None and not any(
+        keys.get("reward_type") == "reward_model" for keys in rewards.values()
+    ):
+        rewards["reward_model"] = {"reward_type": "reward_model"}
+    settings = parse_rewards(rewards, code_paths)
     if not settings:
         raise UserError("variables.rewards is empty: nothing to learn from; name a reward")
     device = "cuda" if get_device(None).name == "gpu" else "cpu"
