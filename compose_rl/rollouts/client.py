@@ -20,6 +20,7 @@ from compose_rl.rollouts.places import GivenServers, Servers
 from compose_rl.rollouts.requests import check_requests
 from compose_rl.rollouts.shipping import Shipment, cast
 from compose_rl.rollouts.types import Completion, Pushed, Request, Sampling
+from compose_rl.rollouts.versions import check_sync
 from compose_rl.rollouts.work import Work, split
 
 __all__ = ["ServerGenerator"]
@@ -38,6 +39,7 @@ class ServerGenerator:
         start_timeout: seconds that a server at a given address has to come (back).
         request_timeout: seconds that a server has for a request.
         sleeps: servers free their GPU after each generation.
+        sync: how weights get to servers (``engine.sync``).
         say: is told what happens to servers.
     """
 
@@ -50,6 +52,7 @@ class ServerGenerator:
         start_timeout: float = 600.0,
         request_timeout: float = 600.0,
         sleeps: bool = False,
+        sync: str = "file",
         say: Callable[[str], None] = lambda message: None,
     ) -> None:
         if isinstance(servers, Sequence):
@@ -60,6 +63,7 @@ class ServerGenerator:
         self._servers: Servers = servers
         self._request_timeout = request_timeout
         self._sleeps = sleeps
+        self._sync = sync
         self._say = say
         self._shipment: Shipment | None = None
         self._locks = [threading.Lock() for _ in range(servers.count)]
@@ -68,7 +72,7 @@ class ServerGenerator:
         atexit.register(self.close)
 
     def push(self, weights: Iterable[tuple[str, Tensor]], version: int) -> Pushed:
-        """Hand weights to all servers. They are kept, for a server that must be started again, until the next.
+        """Hand weights to all servers; they are kept until the next, for a server that is started again.
 
         Raises:
             UserError: a server refuses them.
@@ -78,6 +82,7 @@ class ServerGenerator:
             start = time.monotonic()
             self._servers.forgive()
             _, health = self._each(self._reach)[0]
+            check_sync(self._sync, health.get("versions") or {})
             dtype = getattr(torch, str(health.get("dtype")), None)
             shipment = Shipment(cast(weights, dtype), version)
             if self._shipment is not None:
@@ -100,8 +105,8 @@ class ServerGenerator:
             check_requests(requests, sampling, health["vocab_size"], health["max_length"])
             parallel = max(1, int(health.get("parallel", 1)))
             slots = self._servers.count * parallel
-            # Several parts each, so that a slow server gets fewer of them.
-            parts = split(requests, slots if slots == 1 else 2 * slots)
+            # Several parts each, so that a slow server gets fewer of them; one server has all at once.
+            parts = split(requests, slots if self._servers.count == 1 else 2 * slots)
             completions = self._run(Work(parts), parts, parallel, requests, sampling, done)
             if self._sleeps:
                 self._each(lambda index: self._reach(index)[0].sleep())
@@ -213,7 +218,8 @@ class ServerGenerator:
             except ServerLost as error:
                 if over() or time.monotonic() > deadline:
                     raise TransientError(
-                        f"rollout server {index}: not there after {self._servers.start_timeout:.0f} s ({error})"
+                        f"rollout server {index}: not there after"
+                        f" {self._servers.start_timeout:.0f} s ({error})"
                     ) from None
             time.sleep(_PAUSE)
 
@@ -226,11 +232,18 @@ class ServerGenerator:
         """
 
         def attempt(index: int) -> Any:
-            try:
-                return call(index)
-            except (ServerLost, TransientError) as error:
-                self._say(f"rollout server {index} is lost ({error})")
-                return TransientError(f"rollout server {index}: {error}")
+            lost: Exception | None = None
+            for _ in range(_FAILURES):
+                try:
+                    return call(index)
+                except ServerLost as error:
+                    lost = TransientError(f"rollout server {index}: {error}")
+                    time.sleep(_PAUSE)
+                except TransientError as error:
+                    lost = error
+                    break
+            self._say(f"rollout server {index} is lost ({lost})")
+            return lost
 
         with ThreadPoolExecutor(self._servers.count) as pool:
             found = list(pool.map(attempt, range(self._servers.count)))

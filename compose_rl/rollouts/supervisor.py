@@ -113,7 +113,7 @@ class LocalServers:
                 self._again(index, code)
 
     def lost(self, index: int, url: str) -> None:
-        """End the server at ``url``, which does not answer as it should; the next :meth:`url` starts another."""
+        """End the server at ``url``, which does not answer well; the next :meth:`url` starts another."""
         with self._locks[index]:
             started = self._started[index]
             with contextlib.suppress(OSError, ValueError):
