@@ -13,6 +13,7 @@ from compose_rl.config.schema import parse
 from compose_rl.config.training import canonical_training, code_files
 from compose_rl.errors import UserError
 from compose_rl.stages.offline_rl.spec import OfflineRLConfig
+from compose_rl.stages.online_rl.spec import OnlineRLConfig
 from compose_rl.stages.sft.spec import SFTConfig
 
 
@@ -96,6 +97,18 @@ def test_a_wrong_key_is_refused_with_its_remedy(document: dict[str, Any], messag
     with pytest.raises(UserError) as error:
         parse(SFTConfig, document, "sft config")
     assert message in str(error.value)
+
+
+def test_a_loader_of_prompts_has_keys_of_its_own() -> None:
+    def document(**keys: Any) -> dict[str, Any]:
+        return {"model": {"name": "hf_critic_free_lm"}, "train_loader": {"name": "prompt", **keys}}
+
+    parse(OnlineRLConfig, document(curriculum="level", drop_long=True, drop_last=True), "config")
+    parse(OnlineRLConfig, document(dataset={"max_gen_len": 32, "predownload": 1000}), "config")
+    with pytest.raises(UserError, match="train_loader: unknown key 'curiculum'; did you mean 'curriculum'"):
+        parse(OnlineRLConfig, document(curiculum="level"), "config")
+    with pytest.raises(UserError, match="train_loader: unknown key 'kl_pairs'"):
+        parse(OnlineRLConfig, document(kl_pairs=True), "config")
 
 
 def test_code_paths_count_by_content_and_not_by_place(tmp_path: Path) -> None:

@@ -1,0 +1,241 @@
+"""An iteration's answers: nothing is lost or moved on the way to minibatches and microbatches."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from dataclasses import fields, replace
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compose_rl.core.packing import pack
+from compose_rl.data import microbatches
+from compose_rl.data.collate import ANSWER_TOKENS, Batch
+from compose_rl.data.experience import Experience
+from compose_rl.errors import UserError
+
+
+def experience(generations: int, prompts: list[int], answers: list[int], first: int = 0) -> Experience:
+    """Token ``j`` of answer ``i`` is ``1000 * i + j``, which its figures repeat, each in a way of its own.
+
+    Args:
+        prompts, answers: their lengths. Prompt ``p`` is of sample ``p + 100`` and made of ``-p - 1``.
+        first: number of the first prompt.
+    """
+    numbers = range(first * generations, first * generations + len(answers))
+    tokens = torch.cat(
+        [1000 * number + torch.arange(length) for number, length in zip(numbers, answers, strict=True)]
+    )
+    groups = first + torch.arange(len(prompts))
+    return Experience(
+        generations=generations,
+        prompt_index=groups + 100,
+        prompt_lengths=torch.tensor(prompts),
+        prompt_tokens=(-groups - 1).repeat_interleave(torch.tensor(prompts)),
+        answer_lengths=torch.tensor(answers),
+        answer_tokens=tokens,
+        answer_weights=(torch.tensor(list(numbers)) % 3 > 0).float(),
+        answer_rewards=torch.tensor(list(numbers)).float(),
+        vstar=groups / 2,
+        kl_coef=0.25,
+        **{name: tokens + (place + 1) / 10 for place, name in enumerate(ANSWER_TOKENS)},
+    )
+
+
+def check_rows(batch: Batch, generations: int) -> list[int]:
+    """Check that everything in the batch stands with its answer, as ``experience`` made it.
+
+    Returns:
+        The numbers of its answers.
+    """
+    packed = pack(batch["tokens"], batch["lengths"])
+    k = batch["lengths"].shape[1] - 1
+    numbers = batch["answer_rewards"].long()
+    assert numbers.shape == batch["answer_weights"].shape == (len(batch["lengths"]), k)
+    group = numbers // generations
+    assert bool((group == group[:, :1]).all())
+    assert torch.equal(batch["index"], group[:, 0] + 100)
+    assert torch.equal(batch["vstar"], group[:, 0] / 2)
+    assert torch.equal(batch["kl_coef"], torch.full((len(group),), 0.25))
+    prompts = packed.input_ids[packed.branch_ids == 0]
+    assert torch.equal(prompts, (-group[:, 0] - 1).repeat_interleave(batch["lengths"][:, 0]))
+    assert torch.equal(packed.targets // 1000, numbers.flatten()[packed.answer_ids])
+    starts = packed.answer_lengths.cumsum(0) - packed.answer_lengths
+    places = torch.arange(len(packed.targets)) - starts[packed.answer_ids]
+    assert torch.equal(packed.targets % 1000, places)
+    if bool(batch["weight"].all()):
+        assert torch.equal(batch["answer_weights"], (numbers % 3 > 0).float())
+    for place, name in enumerate(ANSWER_TOKENS):
+        if name != "token_weights" or bool(batch["weight"].all()):
+            torch.testing.assert_close(batch[name], packed.targets + (place + 1) / 10, rtol=0, atol=0)
+    return numbers.flatten().tolist()
+
+
+@st.composite
+def iterations(draw: st.DrawFn) -> tuple[Experience, int, int]:
+    """An iteration, the size of its minibatches and a number of ranks that it can be shared by."""
+    world = draw(st.integers(1, 4))
+    share = draw(st.integers(1, 6))
+    generations = draw(st.integers(1, 6))
+    size = world * share
+    # The smallest number of groups that make up whole minibatches, or twice or three times that.
+    groups = torch.lcm(torch.tensor(size), torch.tensor(generations)).item() // generations
+    groups *= draw(st.integers(1, 3))
+    lengths = st.integers(1, 4)
+    prompts = draw(st.lists(lengths, min_size=groups, max_size=groups))
+    answers = draw(st.lists(lengths, min_size=groups * generations, max_size=groups * generations))
+    return experience(generations, prompts, answers), size, world
+
+
+@given(iterations(), st.integers(0, 5))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_minibatches_share_out_the_answers_among_any_ranks(
+    drawn: tuple[Experience, int, int], epoch: int
+) -> None:
+    whole, size, world = drawn
+    order = whole.order(17, 3, epoch)
+    seen: list[list[int]] = []
+    for number in range(whole.minibatches(size)):
+        shares = [
+            check_rows(whole.minibatch(order, number, size, rank, world), whole.generations)
+            for rank in range(world)
+        ]
+        assert {len(share) for share in shares} == {size // world}
+        seen.append([answer for share in shares for answer in share])
+        assert seen[-1] == check_rows(whole.minibatch(order, number, size, 0, 1), whole.generations)
+    flat = [answer for minibatch in seen for answer in minibatch]
+    assert sorted(flat) == list(range(len(whole)))
+    # Groups stay whole: the answers to a prompt follow each other.
+    assert [answer // whole.generations for answer in flat[:: whole.generations]] == order
+
+
+@given(iterations(), st.integers(1, 5), st.integers(2, 40) | st.none())
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_a_microbatch_has_each_figure_with_its_token(
+    drawn: tuple[Experience, int, int], rows: int, budget: int | None
+) -> None:
+    whole, size, world = drawn
+    batch = whole.minibatch(whole.order(1, 1, 1), 0, size, 0, world)
+    parts = microbatches.split_ragged(batch, rows, budget)
+    answers = [answer for part in parts for answer in check_rows(part, whole.generations)]
+    assert sorted(answers) == sorted(batch["answer_rewards"].flatten().tolist())
+    assert sum(microbatches.answers(part) for part in parts) == microbatches.answers(batch) == size // world
+    counted = [microbatches.count_answers(part) for part in parts]
+    assert sum(count["loss_generating"] for count in counted) == sum(answer % 3 > 0 for answer in answers)
+    assert sum(count["total"] for count in counted) == sum(len(part["tokens"]) for part in parts)
+
+
+def test_passes_differ_in_their_order_and_a_pass_is_always_the_same() -> None:
+    whole = experience(2, [1] * 9, [1] * 18)
+    orders = [whole.order(1, 1, 0), whole.order(1, 1, 1), whole.order(1, 2, 0), whole.order(2, 1, 0)]
+    assert all(sorted(order) == list(range(9)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert whole.order(1, 1, 0) == orders[0]
+
+
+def test_a_row_has_as_many_answers_as_divide_groups_and_shares() -> None:
+    whole = experience(4, [2] * 6, [1] * 24)
+    order = list(range(6))
+    assert whole.minibatch(order, 0, 24, 0, 1)["lengths"].tolist() == [[2, 1, 1, 1, 1]] * 6
+    assert whole.minibatch(order, 0, 12, 0, 2)["lengths"].tolist() == [[2, 1, 1]] * 3
+    assert whole.minibatch(order, 0, 3, 0, 1)["lengths"].tolist() == [[2, 1]] * 3
+
+
+def test_sizes_that_do_not_divide_are_refused() -> None:
+    whole = experience(2, [1] * 4, [1] * 8)
+    with pytest.raises(UserError, match=r"8 answers .* global_train_batch_size=3; use a divisor of 8"):
+        whole.minibatches(3)
+    with pytest.raises(UserError, match="global_train_batch_size=4 cannot be shared evenly by 3 processes"):
+        whole.minibatch([0, 1, 2, 3], 0, 4, 0, 3)
+
+
+def test_what_is_not_known_is_not_in_the_batch() -> None:
+    whole = experience(1, [1], [1])
+    bare = replace(whole, old_logps=None, vstar=None, kl_coef=None)
+    missing = whole.minibatch([0], 0, 1, 0, 1).keys() - bare.minibatch([0], 0, 1, 0, 1).keys()
+    assert missing == {"old_logps", "vstar", "kl_coef"}
+
+
+def assert_equal(found: Experience, expected: Experience) -> None:
+    for field in fields(Experience):
+        one, other = getattr(found, field.name), getattr(expected, field.name)
+        if isinstance(other, torch.Tensor):
+            torch.testing.assert_close(one, other, rtol=0, atol=0)
+        else:
+            assert one == other
+
+
+def test_bytes_hold_everything() -> None:
+    whole = experience(2, [1, 3], [4, 1, 2, 2])
+    assert_equal(Experience.from_bytes(whole.to_bytes()), whole)
+    bare = replace(whole, ref_logps=None, vstar=None, kl_coef=None)
+    assert_equal(Experience.from_bytes(bare.to_bytes()), bare)
+    assert b"pickle" not in whole.to_bytes()
+
+
+def test_parts_are_put_together_in_order() -> None:
+    parts = [experience(2, [1, 3], [4, 1, 2, 2]), experience(2, [2], [1, 5], first=2)]
+    assert_equal(Experience.concat(parts), experience(2, [1, 3, 2], [4, 1, 2, 2, 1, 5]))
+    with pytest.raises(ValueError, match="ref_logps is known of 1 of 2 parts"):
+        Experience.concat([parts[0], replace(parts[1], ref_logps=None)])
+
+
+@pytest.mark.parametrize("name", ["answer_weights", "returns", "prompt_lengths", "vstar"])
+def test_figures_of_another_length_are_no_iteration(name: str) -> None:
+    whole = experience(2, [1, 3], [4, 1, 2, 2])
+    with pytest.raises(ValueError, match=f"{name} has shape"):
+        replace(whole, **{name: getattr(whole, name)[1:]})
+
+
+def test_ids_say_where_answers_and_tokens_belong() -> None:
+    whole = experience(2, [1, 3], [2, 1, 1, 3])
+    assert whole.group_ids.tolist() == [0, 0, 1, 1]
+    assert whole.answer_ids.tolist() == [0, 0, 1, 2, 3, 3, 3]
+
+
+def test_two_processes_hold_the_same_and_agree_on_microbatches() -> None:
+    program = textwrap.dedent(
+        """
+        import sys
+        sys.path.insert(0, "tests/data")
+        import torch
+        from composer.utils import dist, get_device
+        from compose_rl.data import microbatches
+        from compose_rl.data.experience import Experience
+        from test_experience import assert_equal, check_rows, experience
+
+        dist.initialize_dist(get_device("cpu"), timeout=60)
+        rank = dist.get_global_rank()
+        own = [experience(2, [1, 3], [4, 1, 2, 2]), experience(2, [2, 2], [9, 5, 9, 9], first=2)][rank]
+        whole = Experience.gather(own)
+        assert_equal(whole, experience(2, [1, 3, 2, 2], [4, 1, 2, 2, 9, 5, 9, 9]))
+
+        batch = whole.minibatch([0, 1, 2, 3], 0, 8, rank, 2)
+        parts = microbatches.split_ragged(batch, 2, 18)
+        answers = [check_rows(part, 2) for part in parts]
+        counts = [microbatches.answers(part) for part in parts]
+        learnt = [microbatches.count_answers(part)["loss_generating"] for part in parts]
+        # Answers 0, 3 and 6 have no weight.
+        if rank == 0:
+            assert (answers, counts, learnt) == ([[0, 1, 2, 3], [0, 1]], [4, 0], [2, 0]), (answers, counts)
+            assert not parts[1]["token_weights"].any() and not parts[1]["answer_weights"].any()
+        else:
+            assert (answers, counts, learnt) == ([[4, 5], [6, 7]], [2, 2], [2, 1]), (answers, counts)
+        """
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, "--no-python", sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
