@@ -57,7 +57,9 @@ def make_generator(
         servers = GivenServers(urls, engine.start_timeout)
     else:
         servers = LocalServers(engine, model, logs=logs, max_length=max_length, gpus=_gpus(engine), say=say)
-    return ServerGenerator(servers, request_timeout=engine.request_timeout, sleeps=engine.sleep, say=say)
+    return ServerGenerator(
+        servers, request_timeout=engine.request_timeout, sleeps=engine.sleep, sync=engine.sync, say=say
+    )
 
 
 def _gpus(engine: RolloutEngine) -> Sequence[str] | None:

@@ -21,6 +21,7 @@ from compose_rl.rollouts.server.backend import Backend
 from compose_rl.rollouts.server.safetensors_headers import folder_shapes
 from compose_rl.rollouts.server.turns import Turns
 from compose_rl.rollouts.shapes import check_shapes
+from compose_rl.rollouts.versions import installed_versions
 
 __all__ = ["RolloutServer"]
 
@@ -55,6 +56,7 @@ class RolloutServer(ThreadingHTTPServer):
         tied = json.loads((model / "config.json").read_text()).get("tie_word_embeddings", False)
         self.tied = _TIED if tied else frozenset[str]()
         self.idle_seconds = idle_seconds
+        self.versions = installed_versions()
         self._awake = True
 
     def service_actions(self) -> None:
@@ -66,7 +68,8 @@ class RolloutServer(ThreadingHTTPServer):
     def health(self) -> dict[str, Any]:
         backend = self.backend
         sizes = {"vocab_size": backend.vocab_size, "max_length": backend.max_length}
-        return {"version": backend.version, "awake": self._awake} | sizes | backend.health()
+        state = {"version": backend.version, "awake": self._awake, "versions": self.versions}
+        return state | sizes | backend.health()
 
     def generate(self, asked: Asked) -> Answers:
         check_requests(asked.requests, asked.sampling, self.backend.vocab_size, self.backend.max_length)

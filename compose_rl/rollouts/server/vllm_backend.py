@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from compose_rl.config.rollouts import RolloutEngine
 from compose_rl.errors import UserError
 from compose_rl.rollouts.server.engine_thread import EngineThread
-from compose_rl.rollouts.server.versions import installed_versions
 from compose_rl.rollouts.types import Completion, Request, Sampling
 
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ _ENVIRONMENT = {
     "VLLM_LOGGING_LEVEL": "WARNING",
 }
 _GIB = 1 << 30
+_PARALLEL = 8
+"""Requests to the server at a time: they share the batch, and each that is answered shows progress."""
 
 
 class VLLMBackend:
@@ -57,6 +58,7 @@ class VLLMBackend:
         self.vocab_size: int = config.get_vocab_size()
         self.max_length: int = config.max_model_len
         self._logprobs_mode = str(config.logprobs_mode)
+        self._dtype = str(config.dtype).removeprefix("torch.")
         self._can_sleep = bool(config.enable_sleep_mode)
         self._asleep = False
 
@@ -98,7 +100,7 @@ class VLLMBackend:
             self._asleep = False
 
     def health(self) -> dict[str, Any]:
-        return {"engine": "vllm", "versions": installed_versions()}
+        return {"engine": "vllm", "dtype": self._dtype, "parallel": _PARALLEL}
 
     def close(self) -> None:
         self._thread.close()

@@ -1,0 +1,161 @@
+"""Generation by a real vLLM behind the rollout server: the same model as transformers', whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+import torch
+from vllm_models import END, VOCAB, llama, logprobs_of
+
+from compose_rl.config.rollouts import RolloutEngine
+from compose_rl.errors import UserError
+from compose_rl.rollouts.client import ServerGenerator
+from compose_rl.rollouts.types import Completion, Request, Sampling
+
+SAMPLING = Sampling(max_new_tokens=24, temperature=0.7, stop=(END,))
+REQUESTS = [Request(tuple(range(5, 9 + i)), (100 * i + 1, 100 * i + 2)) for i in range(4)]
+LONG = Request(tuple(2 + i % (VOCAB - 2) for i in range(100)), (1, 2))
+"""Three blocks of the prefix cache."""
+
+
+def weights_of(model: Any) -> list[tuple[str, torch.Tensor]]:
+    return list(model.named_parameters())
+
+
+def gaps_to(
+    model: Any, requests: list[Request], answers: list[list[Completion]], temperature: float
+) -> list[float]:
+    """Distance of each token's log-probability from transformers'."""
+    return [
+        abs(ours - theirs)
+        for request, group in zip(requests, answers, strict=True)
+        for answer in group
+        for ours, theirs in zip(
+            answer.logprobs, logprobs_of(model, request.prompt, answer, temperature), strict=True
+        )
+    ]
+
+
+def test_logprobs_are_those_of_transformers_at_the_temperature(
+    generator: ServerGenerator, models: list[Any]
+) -> None:
+    generator.push(weights_of(models[0]), 1)
+    assert max(gaps_to(models[0], REQUESTS, generator.generate(REQUESTS, SAMPLING), 0.7)) < 1e-3
+
+
+def test_an_answer_depends_on_its_seed_and_not_on_its_neighbours(
+    generator: ServerGenerator, models: list[Any]
+) -> None:
+    generator.push(weights_of(models[0]), 2)
+    together = generator.generate(REQUESTS, SAMPLING)
+    alone = [generator.generate([request], SAMPLING)[0] for request in reversed(REQUESTS)][::-1]
+    assert [[answer.tokens for answer in group] for group in together] == [
+        [answer.tokens for answer in group] for group in alone
+    ]
+    assert all(first.tokens != second.tokens for first, second in together)
+
+
+def test_only_the_tokens_of_stop_end_an_answer_and_stay_in_it(
+    generator: ServerGenerator, models: list[Any]
+) -> None:
+    generator.push(weights_of(models[0]), 3)
+    many = [Request((5, 6, 7), tuple(range(60)))]
+    (ended,) = generator.generate(many, SAMPLING)
+    assert {answer.tokens[-1] == END for answer in ended} == {True, False}
+    assert all(answer.finished == (answer.tokens[-1] == END) for answer in ended)
+    (going_on,) = generator.generate(many, Sampling(24, 0.7, stop=(VOCAB - 1,)))
+    assert any(END in answer.tokens[:-1] for answer in going_on)
+
+
+def test_pushed_weights_answer_at_once_and_leave_nothing_of_the_old_in_the_prefix_cache(
+    generator: ServerGenerator, models: list[Any]
+) -> None:
+    generator.push(weights_of(models[0]), 4)
+    before = generator.generate([LONG], SAMPLING)
+    pushed = generator.push(weights_of(models[1]), 5)
+    after = generator.generate([LONG], SAMPLING)
+    assert pushed.bytes == sum(4 * tensor.numel() for _, tensor in weights_of(models[1]))
+    assert [answer.version for answer in after[0]] == [5, 5]
+    assert before[0][0].tokens != after[0][0].tokens
+    assert max(gaps_to(models[1], [LONG], after, 0.7)) < 1e-3
+
+
+def test_a_killed_server_is_started_again_with_the_newest_weights(
+    generator: ServerGenerator, models: list[Any]
+) -> None:
+    generator.push(weights_of(models[1]), 6)
+    before = generator.generate(REQUESTS, SAMPLING)
+    pid = generator._servers._started[0].process.pid
+    os.kill(pid, signal.SIGKILL)
+    after = generator.generate(REQUESTS, SAMPLING)
+    assert generator._servers._started[0].process.pid != pid
+    assert [[a.tokens for a in group] for group in after] == [[a.tokens for a in group] for group in before]
+    assert {answer.version for group in after for answer in group} == {6}
+
+
+def test_another_vocabulary_is_refused_and_the_old_weights_go_on(
+    generator: ServerGenerator, models: list[Any]
+) -> None:
+    generator.push(weights_of(models[0]), 7)
+    with pytest.raises(UserError, match=rf"shape \[{VOCAB + 16}, 64\], the model's has \[{VOCAB}, 64\]"):
+        generator.push(weights_of(llama(0, vocab_size=VOCAB + 16)), 8)
+    with pytest.raises(UserError, match=f"token {VOCAB} is not in the model's vocabulary of {VOCAB}"):
+        generator.generate([Request((5, VOCAB), (1,))], SAMPLING)
+    generator.push(weights_of(models[0]), 9)
+    assert max(gaps_to(models[0], REQUESTS, generator.generate(REQUESTS, SAMPLING), 0.7)) < 1e-3
+
+
+def test_a_nucleus_whose_logprobs_vllm_does_not_have_is_refused_with_the_remedy(
+    generator: ServerGenerator, models: list[Any]
+) -> None:
+    generator.push(weights_of(models[0]), 10)
+    with pytest.raises(UserError, match=r"set engine\.options\.logprobs_mode: raw_logprobs"):
+        generator.generate(REQUESTS, Sampling(8, 1.0, (END,), top_p=0.9))
+    with pytest.raises(UserError, match="set temperature: 1, or top_p: 1 and top_k: 0"):
+        generator.generate(REQUESTS, Sampling(8, 0.7, (END,), top_k=5))
+
+
+def test_bfloat16_and_a_nucleus_agree_with_transformers(start: Any, models: list[Any]) -> None:
+    engine = start(models[0], dtype="bfloat16", options={"logprobs_mode": "raw_logprobs"})
+    engine.push(weights_of(models[1]), 1)
+    sampling = Sampling(max_new_tokens=24, temperature=1.0, stop=(END,), top_p=0.9)
+    rounded = llama(1).to(torch.bfloat16).float()
+    gaps = gaps_to(rounded, REQUESTS, engine.generate(REQUESTS, sampling), 1.0)
+    # Logits of several units, in a format of 8 bits: a single token may be further off.
+    assert sum(gaps) / len(gaps) < 2e-2
+    assert max(gaps) < 1e-1
+    with pytest.raises(UserError, match="logprobs_mode: processed_logprobs"):
+        engine.generate(REQUESTS, SAMPLING)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "vLLM refuses .*head_dim=16"),
+        ({"sleep": True}, "engine.sleep: true frees a GPU's memory"),
+        ({"options": {"max_seqs": 3}}, "engine.options.max_seqs: 3: vLLM has no such argument"),
+    ],
+)
+def test_what_vllm_cannot_do_ends_the_start_with_one_line(
+    start: Any, too_narrow: Any, settings: dict[str, Any], message: str
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("these are limits of vLLM on CPU")
+    with pytest.raises(UserError, match=message) as refused:
+        start(too_narrow, **settings).push(weights_of(too_narrow), 1)
+    assert "\n" not in str(refused.value)
+
+
+def test_nccl_is_refused_with_the_versions_of_both_sides(
+    generator: ServerGenerator, start: Any, models: list[Any]
+) -> None:
+    url = generator._servers.url(0)
+    engine = RolloutEngine.model_validate({"kind": "vllm", "urls": [url], "sync": "nccl"})
+    other = start(models[0], urls=engine.urls, sync=engine.sync)
+    with pytest.raises(
+        UserError, match=r"the trainer has NCCL 2\.26\.2 .* the server NCCL 2\.29\.7 .*sync: file"
+    ):
+        other.push(weights_of(models[0]), 1)
