@@ -117,7 +117,7 @@ def _panel(panel: _Panel, curves: Mapping[str, Curve]) -> str:
             other.spines["right"].set_visible(True)
             drawn += _lines(other, right, first=len(left), legend=False, linestyle="--")
         if len(drawn) > 1:
-            axes.legend(handles=drawn, **_LEGEND)
+            axes.figure.legend(handles=drawn, **_LEGEND)
 
     return _drawn(panel.title, draw)
 
@@ -139,18 +139,12 @@ def _time(curves: Mapping[str, Curve]) -> str:
     def draw(axes: Any) -> None:
         axes.stackplot(places, *parts.values(), labels=list(parts), colors=_COLOURS, alpha=0.8, linewidth=0)
         axes.set_ylim(bottom=0)
-        axes.legend(**_LEGEND)
+        axes.figure.legend(**_LEGEND)
 
     return _drawn("seconds of an iteration", draw)
 
 
-_LEGEND: Mapping[str, Any] = {
-    "fontsize": 7,
-    "frameon": False,
-    "loc": "lower left",
-    "bbox_to_anchor": (0, -0.42),
-    "ncols": 3,
-}
+_LEGEND: Mapping[str, Any] = {"fontsize": 7, "frameon": False, "loc": "outside lower left", "ncols": 3}
 
 
 def _lines(
@@ -166,7 +160,7 @@ def _lines(
         colour = _COLOURS[number % len(_COLOURS)]
         drawn += axes.plot(*_columns(curve), color=colour, linewidth=1.6, linestyle=linestyle, label=label)
     if legend:
-        axes.legend(handles=drawn, **_LEGEND)
+        axes.figure.legend(handles=drawn, **_LEGEND)
     return drawn
 
 
