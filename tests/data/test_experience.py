@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 from dataclasses import fields, replace
 
 import pytest
@@ -198,44 +195,3 @@ def test_ids_say_where_answers_and_tokens_belong() -> None:
     whole = experience(2, [1, 3], [2, 1, 1, 3])
     assert whole.group_ids.tolist() == [0, 0, 1, 1]
     assert whole.answer_ids.tolist() == [0, 0, 1, 2, 3, 3, 3]
-
-
-def test_two_processes_hold_the_same_and_agree_on_microbatches() -> None:
-    program = textwrap.dedent(
-        """
-        import sys
-        sys.path.insert(0, "tests/data")
-        import torch
-        from composer.utils import dist, get_device
-        from compose_rl.data import microbatches
-        from compose_rl.data.experience import Experience
-        from test_experience import assert_equal, check_rows, experience
-
-        dist.initialize_dist(get_device("cpu"), timeout=60)
-        rank = dist.get_global_rank()
-        own = [experience(2, [1, 3], [4, 1, 2, 2]), experience(2, [2, 2], [9, 5, 9, 9], first=2)][rank]
-        whole = Experience.gather(own)
-        assert_equal(whole, experience(2, [1, 3, 2, 2], [4, 1, 2, 2, 9, 5, 9, 9]))
-
-        batch = whole.minibatch([0, 1, 2, 3], 0, 8, rank, 2)
-        parts = microbatches.split_ragged(batch, 2, 18)
-        answers = [check_rows(part, 2) for part in parts]
-        counts = [microbatches.answers(part) for part in parts]
-        learnt = [microbatches.count_answers(part)["loss_generating"] for part in parts]
-        # Answers 0, 3 and 6 have no weight.
-        if rank == 0:
-            assert (answers, counts, learnt) == ([[0, 1, 2, 3], [0, 1]], [4, 0], [2, 0]), (answers, counts)
-            assert not parts[1]["token_weights"].any() and not parts[1]["answer_weights"].any()
-        else:
-            assert (answers, counts, learnt) == ([[4, 5], [6, 7]], [2, 2], [2, 1]), (answers, counts)
-        """
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, "--no-python", sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]

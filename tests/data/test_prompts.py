@@ -3,9 +3,6 @@ cannot be asked."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -200,41 +197,3 @@ def test_shards_in_a_store_are_fetched_and_checked(questions: Path, tokenizer: A
     wrong = sums | {"shard.00001.mds": "0" * 64}
     with pytest.raises(UserError, match=r"shard.00001.mds: SHA-256 is"):
         remote(questions, tmp_path / "b", wrong, tokenizer)
-
-
-def test_two_processes_take_the_same_prompts_and_refuse_the_same(
-    questions: Path, small_tokenizer: Path
-) -> None:
-    """The prompt that is too long lies in the part that rank 1 looks at."""
-    program = textwrap.dedent(
-        """
-        import sys
-        sys.path.insert(0, "tests/data")
-        from pathlib import Path
-        import torch
-        from composer.utils import dist, get_device
-        from compose_rl.data.encoding import load_tokenizer
-        from compose_rl.errors import UserError
-        from test_prompts import source
-
-        dist.initialize_dist(get_device("cpu"), timeout=60)
-        folder, tokenizer = Path(sys.argv[1]), load_tokenizer(sys.argv[2])
-        prompts = source(folder, tokenizer, {"max_seq_len": 9}, drop_long=True, curriculum="level")
-        told = dist.all_gather_object((prompts.take(9), prompts.dropped))
-        assert told[0] == told[1], told
-        try:
-            source(folder, tokenizer, curriculum="levle")
-        except UserError as error:
-            told = dist.all_gather_object(str(error))
-        assert told[0] == told[1] and "sample 0 has no such column" in told[0], told
-        if dist.get_global_rank() == 0:
-            print("TAKEN", [prompt.index for prompt in prompts.take(5)])
-        """
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    arguments = ["--no-python", sys.executable, "-c", program, str(questions), str(small_tokenizer)]
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    alone = source(questions, load_tokenizer(small_tokenizer), {"max_seq_len": 9}, drop_long=True)
-    alone.taken = 9
-    assert f"TAKEN {indices(alone, 5)}" in done.stdout
