@@ -31,6 +31,10 @@ def nothing(prompt: str, answer: str, reference: str) -> float:
     return 1.0
 
 
+def fails(prompt: str, answer: str, reference: str) -> float:
+    raise ValueError("out of order")
+
+
 def prompts(folder: Path, count: int = 64) -> Manifest:
     """A tokenize manifest of prompts of 1 to 3 tokens."""
     generator = np.random.default_rng(5)

@@ -30,6 +30,17 @@ def test_a_log_gets_a_line_with_count_rate_and_time_left() -> None:
     assert lines[-1] == "tokenize: rows: done in 0:02 (4 rows)"
 
 
+def test_what_comes_again_and_again_is_told_of_only_when_it_lasts() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream=stream, interval=60.0)
+    with progress.phase("generate", total=8, unit="answers", brief=True) as phase:
+        phase.advance(4)
+        assert not stream.getvalue()
+        phase._next = 0.0  # a minute later
+        phase.advance(2)
+    assert [line.split(",")[0] for line in stream.getvalue().splitlines()] == ["generate: 6/8 answers"]
+
+
 def test_a_log_is_not_flooded() -> None:
     stream = io.StringIO()
     with Progress(stream=stream, interval=60.0).phase("work", total=10_000) as phase:

@@ -103,6 +103,24 @@ def test_where_no_group_has_signal_training_goes_on_and_counts_it(run: Run) -> N
     assert tiny.curve(run(max_duration="1iter", variables=drawn), "rollout/without_signal") == [1.0]
 
 
+def test_an_iteration_whose_rewards_all_fail_is_survived_where_that_is_allowed(run: Run) -> None:
+    rewards = {"rewards": {"fails": {"reward_type": "online_toy.fails"}}}
+    result = run(max_duration="1iter", variables=rewards | {"max_lost_fraction": 1.0})
+    assert tiny.curve(result, "rollout/lost") == [1.0]
+    assert tiny.curve(result) == [0.0]
+    with pytest.raises(UserError, match=r"failed for 32 of 32 answers.*out of order.*max_lost_fraction"):
+        run(max_duration="1iter", variables=rewards)
+
+
+def test_how_a_batch_is_cut_changes_nothing(run: Run) -> None:
+    settings = {"model": {"loss_aggregation": "token_mean"}, "max_duration": "2iter"}
+    whole = run(**settings)
+    cut = run(**settings, train_loader={"token_budget": 40})
+    names = ("loss/train/total", "loss/train/policy_loss", "rollout/reward")
+    for name in names:
+        assert tiny.curve(cut, name) == pytest.approx(tiny.curve(whole, name), rel=1e-4, abs=1e-6)
+
+
 def test_a_value_loss_that_explodes_stops_the_run(run: Run) -> None:
     with pytest.raises(UserError, match=r"loss/train/\w+ is (nan|inf).* at batch \d+ .*lower optimizer.lr"):
         huge = {"right": {"reward_type": "online_toy.right_tokens", "coefficient": 1e25}}

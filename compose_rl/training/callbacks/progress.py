@@ -59,6 +59,10 @@ def _batches(state: State) -> int | None:
     duration = state.max_duration
     if duration is not None and duration.unit == TimeUnit.EPOCH and state.dataloader_len is not None:
         return duration.value * int(state.dataloader_len)
+    if duration is not None and duration.unit == TimeUnit.ITERATION and state.dataloader_len is not None:
+        length = state._iteration_length
+        if length is not None and length.unit == TimeUnit.EPOCH:
+            return duration.value * length.value * int(state.dataloader_len)
     elapsed = state.get_elapsed_duration()
     if elapsed is None or float(elapsed) <= 0:
         return None

@@ -17,7 +17,11 @@ from compose_rl.rollouts.seeds import answer_seed
 from compose_rl.rollouts.types import Completion, Request, Sampling
 from compose_rl.training.online.answers import Answered, answered, everyone, share
 
-__all__ = ["Collector", "Round", "Seconds", "rewarded_samples"]
+__all__ = ["PHASES", "Collector", "Round", "Seconds", "rewarded_samples"]
+
+
+PHASES = ("generate", "score", "logprobs", "push", "train", "iteration")
+"""Of :class:`Seconds`, as they are logged."""
 
 
 @dataclass

@@ -75,7 +75,7 @@ def build_experience(
         vstar: [P], for ``apo``.
     """
     from_engine = variables.old_logprobs == "engine"
-    known = dict(measured) | ({"old_logps": answers.engine_logps} if from_engine else {})
+    known = dict(measured) | ({"old_logps": answers.engine_logps.clone()} if from_engine else {})
     figures = {name: value for name, value in measured.items() if name != "ref_logps"}
     figures["engine_logps"] = answers.engine_logps
     rewards = answers.token_rewards

@@ -10,17 +10,19 @@ from typing import Any
 
 import torch
 from composer.core import State, TimeUnit
+from composer.utils import dist
 from torch import Tensor
 
 from compose_rl.config.online_rl import OnlineVariables
 from compose_rl.config.schema import parse
+from compose_rl.core.aggregation import expand
 from compose_rl.core.kl_controllers import KL_CONTROLLERS
 from compose_rl.data.experience import Experience
 from compose_rl.errors import UserError
 from compose_rl.models.online import OnlineRL
-from compose_rl.progress import Progress, duration
+from compose_rl.progress import Progress
 from compose_rl.training.online.answers import Answers, everyone, share
-from compose_rl.training.online.collect import Collector, Seconds
+from compose_rl.training.online.collect import PHASES, Collector, Seconds
 from compose_rl.training.online.engine import Engine
 from compose_rl.training.online.experience import Needs, build_experience, needs_of
 from compose_rl.training.online.figures import iteration_figures
@@ -73,6 +75,12 @@ class Loop:
                 f"model.temperature={policy.settings.temperature} but answers are sampled at"
                 f" variables.generation_kwargs.temperature={sampled}; leave model.temperature out"
             )
+        prompts, world = self.variables.num_unique_prompts_per_iter, dist.get_world_size()
+        if prompts < world:
+            raise UserError(
+                f"variables.num_unique_prompts_per_iter={prompts} cannot be shared by {world} processes;"
+                " raise it to their number, or use fewer processes"
+            )
         policy.temperature = sampled
         self._policy = policy
         self._loader = state.train_dataloader
@@ -111,7 +119,7 @@ class Loop:
         needs = needs_of(self.settings, self.variables, unmoved=unmoved)
         measured = self._measure(state, answers, needs)
         if unmoved and "old_logps" in measured:
-            measured["ref_logps"] = measured["old_logps"]
+            measured["ref_logps"] = measured["old_logps"].clone()
         seconds.add("logprobs", started)
         coef = self._controller.coef
         self._experience, per_token = build_experience(
@@ -178,6 +186,19 @@ class Loop:
         """A pass begins."""
         self._loader.turn(int(state.timestamp.iteration), int(state.timestamp.epoch_in_iteration))
 
+    def weighed(self, state: State, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A minibatch whose weights are those of the minibatch of all ranks."""
+        lengths, counts = batch["lengths"][:, 1:].flatten(), batch["answer_weights"].flatten()
+        sums = state.device.tensor_to_device(torch.stack([counts.sum(), (counts * lengths).sum()]).double())
+        dist.all_reduce(sums)
+        answers, tokens = sums.tolist()
+        if not answers:
+            # A mean over none: nothing is learnt from it, since no token has weight.
+            return batch | {"answer_weights": torch.ones_like(batch["answer_weights"])}
+        if self.settings.aggregation == "token_mean":
+            return batch | {"token_weights": expand(counts * (answers / tokens), lengths)}
+        return batch
+
     def bytes_of_answers(self) -> dict[str, bytes]:
         """What a state holds of this iteration's answers and of those that are under way."""
         return {
@@ -198,14 +219,14 @@ class Loop:
             self.turn(state)
 
     def line(self, iteration: int, seconds: Seconds) -> str:
-        """What the log says of an iteration."""
+        """What the log says of the iterations done."""
         figures = self._figures
         parts = [f"iteration {iteration}: reward {figures.get('rollout/reward', float('nan')):.4f}"]
         if "rollout/kl" in figures:
             parts.append(f"KL {figures['rollout/kl']:.4f}")
         parts.append(f"length {figures.get('rollout/length', 0):.1f}")
-        parts += [f"{name} {duration(spent)}" for name, spent in seconds.spent.items()]
-        return ", ".join(parts)
+        spent = ", ".join(f"{name} {seconds.spent[name]:.1f}" for name in PHASES if name in seconds.spent)
+        return ", ".join(parts) + f"; seconds: {spent}"
 
     def close(self) -> None:
         for part in (self._engine, self._rewards):
