@@ -24,11 +24,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONTROL = Path(os.environ.get("COMPOSE_RL_ENV_CONTROL", ROOT / ".venvs/control"))
-TRAINED = ("sft", "reward_model", "offline_rl", "export")
+TRAINED = ("sft", "reward_model", "online_rl", "export")
 
 
 def start(store: Path, parameters: Path, log: Path) -> subprocess.Popen[bytes]:
-    command = [CONTROL / "bin/python", ROOT / "pipelines/dpo.py", "--run", "--storage", store]
+    command = [CONTROL / "bin/python", ROOT / "pipelines/ppo.py", "--run", "--storage", store]
     command += ["--parameters", parameters]
     with log.open("wb") as out:
         return subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT)
