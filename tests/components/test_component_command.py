@@ -69,6 +69,15 @@ def test_a_step_without_its_source_is_absent(tmp_path: Path) -> None:
     assert output(tmp_path)["manifest"]["artifacts"][0]["metadata"] == {"state": "absent"}
 
 
+def test_a_step_for_another_kind_of_run_is_absent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parameters = {"storage": str(tmp_path), "config": "", "step": "vstar", "loss_type": "grpo"}
+    inputs = {"model": manifest().to_json(), "prompts": manifest(stage="tokenize").to_json()}
+    given = executor_input(tmp_path, inputs, parameters)
+    assert run("vstar", "--executor-input", given, "--needs", "loss_type=apo") == 0
+    assert (tmp_path / "out/manifest").read_text() == "null"
+    assert "absent: no loss_type=apo" in capsys.readouterr().out
+
+
 def test_a_step_without_its_input_is_absent_and_hands_on_what_it_was_given(tmp_path: Path) -> None:
     parameters = {"storage": str(tmp_path), "config": "", "step": "export"}
     inputs = {"checkpoint": "null", "otherwise": manifest().to_json()}
