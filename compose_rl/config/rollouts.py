@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
 from compose_rl.config.schema import Config, neutral
 
-__all__ = ["GenerationSettings", "RolloutEngine"]
+__all__ = ["SERVER_BACKENDS", "GenerationSettings", "RolloutEngine", "ServerPlan"]
+
+SERVER_BACKENDS = {"server": ("hf", "train"), "vllm": ("vllm", "rollout")}
+"""Kind of engine -> the server's backend and its environment."""
 
 
 class GenerationSettings(Config):
@@ -45,3 +49,17 @@ class RolloutEngine(Config):
     max_restarts: int = neutral(3, "how often a server that died is started again in an iteration")
     options: dict[str, Any] = Field(default_factory=dict[str, Any])
     """More of the engine's own arguments."""
+
+
+@dataclass(frozen=True)
+class ServerPlan:
+    """Servers that a stage's engine needs, as far as configuration and inputs say it."""
+
+    engine: RolloutEngine
+    max_length: int
+    """Tokens of a prompt and its answer together."""
+
+    @classmethod
+    def of(cls, engine: RolloutEngine, max_length: int) -> ServerPlan | None:
+        """None where the engine needs no servers, or is given some that run already."""
+        return cls(engine, max_length) if engine.kind in SERVER_BACKENDS and not engine.urls else None

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from compose_rl.config.rollouts import RolloutEngine
+from compose_rl.config.rollouts import SERVER_BACKENDS, RolloutEngine
 from compose_rl.environments import interpreter
 from compose_rl.errors import EXIT_USER, TransientError, UserError
 from compose_rl.lifeline import PARENT_VARIABLE
@@ -24,8 +24,6 @@ from compose_rl.rollouts.messages import TOKEN_VARIABLE
 
 __all__ = ["LocalServers"]
 
-_BACKENDS = {"server": ("hf", "train"), "vllm": ("vllm", "rollout")}
-"""Kind of engine -> the server's backend and its environment."""
 _NOT_OURS = (
     "RANK",
     "LOCAL_RANK",
@@ -179,7 +177,7 @@ class LocalServers:
 
 
 def _command(engine: RolloutEngine, model: Path, max_length: int | None) -> list[str]:
-    backend, environment = _BACKENDS[engine.kind]
+    backend, environment = SERVER_BACKENDS[engine.kind]
     words = [interpreter(environment), "-m", "compose_rl.rollouts.server", "--backend", backend]
     words += ["--model", str(model), "--engine", engine.model_dump_json()]
     return words if max_length is None else [*words, "--max-length", str(max_length)]

@@ -160,7 +160,9 @@ def test_pushed_weights_change_the_copy_and_its_version(model: LlamaForCausalLM)
     wrong = [(name, tensor + 1) for name, tensor in other.named_parameters() if "norm" not in name]
     with pytest.raises(UserError, match=r"5 of the model's 21 are missing"):
         generator.push(wrong, 4)
-    with pytest.raises(UserError, match=r"embed_tokens.weight has shape \[41, 32\], the model's has \[40, 32\]"):
+    with pytest.raises(
+        UserError, match=r"embed_tokens.weight has shape \[41, 32\], the model's has \[40, 32\]"
+    ):
         generator.push(small_llama(vocab_size=41).named_parameters(), 4)
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])

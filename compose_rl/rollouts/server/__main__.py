@@ -16,6 +16,7 @@ from compose_rl.config.rollouts import RolloutEngine
 from compose_rl.errors import UserError
 from compose_rl.lifeline import die_with_parent
 from compose_rl.rollouts.server.backend import Backend
+from compose_rl.rollouts.server.safetensors_headers import folder_shapes
 from compose_rl.rollouts.server.service import RolloutServer
 
 
@@ -40,6 +41,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=0, help="0: one that is free")
     parser.add_argument("--ready-file", type=Path, help='written when it serves: {"url", "pid"}')
     parser.add_argument("--idle-minutes", type=float, default=0, help="ends when unused so long; 0: never")
+    parser.add_argument(
+        "--drain-seconds", type=float, default=0, help="told to stop, it ends when unused so long; 0: at once"
+    )
     return parser.parse_args()
 
 
@@ -62,6 +66,7 @@ def main() -> int:
             raise UserError(f"--engine: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
         if not (arguments.model / "config.json").is_file():
             raise UserError(f"--model {arguments.model}: has no config.json; give a Hugging Face folder")
+        folder_shapes(arguments.model)  # before the engine takes its time
         backend = _backend(arguments.backend, arguments.model, engine, arguments.max_length)
         address = (arguments.host, arguments.port)
         server = RolloutServer(address, backend, arguments.model, arguments.idle_minutes * 60)
@@ -70,7 +75,10 @@ def main() -> int:
         return error.exit_code
 
     def stop(*_: object) -> None:
-        threading.Thread(target=server.shutdown, daemon=True).start()
+        if arguments.drain_seconds:
+            server.drain(arguments.drain_seconds)
+        else:
+            threading.Thread(target=server.shutdown, daemon=True).start()
 
     signal.signal(signal.SIGTERM, stop)
     print(f"rollout server: {arguments.backend} at port {server.server_port}", flush=True)

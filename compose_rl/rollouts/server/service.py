@@ -65,6 +65,10 @@ class RolloutServer(ThreadingHTTPServer):
             print(f"rollout server: not asked for {self.idle_seconds:.0f} s, ends", flush=True)
             threading.Thread(target=self.shutdown, daemon=True).start()
 
+    def drain(self, seconds: float) -> None:
+        """End as soon as the engine was not used for so long; what is asked until then is answered."""
+        self.idle_seconds = seconds
+
     def health(self) -> dict[str, Any]:
         backend = self.backend
         sizes = {"vocab_size": backend.vocab_size, "max_length": backend.max_length}
@@ -115,8 +119,9 @@ class _Handler(BaseHTTPRequestHandler):
         """No line for each request."""
 
     def _answer(self, method: str) -> None:
-        route = self._ROUTES.get((method, urlsplit(self.path).path))
-        expected = bearer()
+        asked = (method, urlsplit(self.path).path)
+        route = self._ROUTES.get(asked)
+        expected = None if asked in self._OPEN else bearer()
         given = self.headers.get("Authorization") or ""
         if expected is not None and not hmac.compare_digest(given.encode(), expected.encode()):
             self._refuse(HTTPStatus.UNAUTHORIZED, "Authorization: the token is missing or another one")
@@ -203,6 +208,8 @@ class _Handler(BaseHTTPRequestHandler):
         threading.Thread(target=self.server.shutdown, daemon=True).start()
         return self._state()
 
+    _OPEN = frozenset({("GET", "/health")})
+    """What needs no token: Kubernetes asks for it, and has none."""
     _ROUTES: ClassVar[dict[tuple[str, str], Callable[[_Handler], bytes]]] = {
         ("GET", "/health"): _health,
         ("POST", "/generate"): _generate,

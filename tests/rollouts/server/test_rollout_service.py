@@ -121,7 +121,8 @@ def test_a_token_is_asked_for_where_one_is_set(serve: Callable[..., Any], monkey
     status, said = call(url, "POST", "/generate", ASKED)
     assert status == 401
     assert "secret-1" not in said["error"]
-    assert call(url, "GET", "/health", Authorization="Bearer other")[0] == 401
+    assert call(url, "POST", "/shutdown", Authorization="Bearer other")[0] == 401
+    assert call(url, "GET", "/health")[0] == 200
     assert call(url, "POST", "/generate", ASKED, Authorization="Bearer secret-1")[0] == 200
 
 
@@ -164,3 +165,12 @@ def test_a_sleeping_server_wakes_for_work(serve: Callable[..., Any]):
     assert call(url, "GET", "/health")[1]["awake"] is False
     assert call(url, "POST", "/generate", ASKED)[0] == 200
     assert call(url, "GET", "/health")[1]["awake"] is True
+
+
+def test_a_server_ends_when_it_is_told_to(serve: Callable[..., Any]):
+    url, server = serve()
+    assert call(url, "POST", "/shutdown")[0] == 200
+    server._BaseServer__is_shut_down.wait(20)
+    server.server_close()
+    with pytest.raises(OSError):
+        call(url, "GET", "/health")
