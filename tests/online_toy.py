@@ -43,6 +43,19 @@ def prompts(folder: Path, count: int = 64) -> Manifest:
     return data.model_copy(update={"info": data.info | {"longest": 3}})
 
 
+def judge(folder: Path, model: Path) -> Manifest:
+    """An export manifest of a reward model with random weights, of the policy's size and tokenizer."""
+    import torch
+    from transformers import AutoConfig, LlamaForSequenceClassification
+
+    torch.manual_seed(3)
+    config = AutoConfig.from_pretrained(model, num_labels=1, initializer_range=0.3)
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    tiny.write_tokenizer(folder)
+    info = {"model_class": "sequence_classification", "vocab_size": tiny.VOCAB}
+    return tiny.manifest("export", folder, {"model": folder}, info)
+
+
 def inputs(folder: Path, model: Path) -> dict[str, Manifest]:
     return {"model": tiny.model_manifest(model), "prompts": prompts(folder)}
 

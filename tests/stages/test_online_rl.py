@@ -72,6 +72,34 @@ def test_apo_learns_from_the_values_of_its_stage(
     assert sum(rewards[-3:]) / 3 > rewards[0] + 0.3
 
 
+def test_lora_starts_from_its_base_and_moves_away_from_it(run: Run) -> None:
+    lora = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "target_modules": "all-linear"}
+    result = run(
+        max_duration="3iter",
+        model={"peft_config": lora},
+        variables={"kl_controller": {"init_kl_coef": 0.1}},
+    )
+    kl = tiny.curve(result, "rollout/kl")
+    assert kl[0] == 0.0
+    assert kl[2] > kl[1] > 0
+    assert result.info["peft"]
+
+
+def test_a_trained_reward_model_is_reward_and_start_of_the_critic(
+    run: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    judge = toy.judge(tmp_path / "judge", tiny_model)
+    result = run(
+        max_duration="2iter",
+        model=ACTOR_CRITIC | {"joint_actor_critic": False},
+        variables={"rewards": {}},
+        inputs={"reward_model": judge, "critic": judge},
+    )
+    assert len(tiny.curve(result, "rollout/reward/reward_model")) == 2
+    # A critic that starts from the judge knows more than one that starts from nothing.
+    assert tiny.curve(result, "rollout/explained_variance")[0] != 0.0
+
+
 def test_at_any_temperature_the_first_pass_has_ratio_1_and_no_kl(run: Run) -> None:
     hot = {"temperature": 0.7}
     first = {

@@ -15,7 +15,7 @@ from compose_rl.core.kl import estimate_kl
 from compose_rl.data.experience import Experience
 from compose_rl.training.online.answers import Answers
 
-__all__ = ["Needs", "build_experience", "needs_of"]
+__all__ = ["Needs", "build_experience", "has_kl", "needs_of"]
 
 
 @dataclass(frozen=True)

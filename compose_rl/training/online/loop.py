@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ from compose_rl.progress import Progress
 from compose_rl.training.online.answers import Answers, everyone, share
 from compose_rl.training.online.collect import PHASES, Collector, Seconds
 from compose_rl.training.online.engine import Engine
-from compose_rl.training.online.experience import Needs, build_experience, needs_of
+from compose_rl.training.online.experience import Needs, build_experience, has_kl, needs_of
 from compose_rl.training.online.figures import iteration_figures
 from compose_rl.training.online.logprobs import Group, measure
 from compose_rl.training.online.parts import make_rewards, sampling_of
@@ -118,7 +119,8 @@ class Loop:
         unmoved = int(state.timestamp.batch) == 0 and self._reference.is_policys_start
         needs = needs_of(self.settings, self.variables, unmoved=unmoved)
         measured = self._measure(state, answers, needs)
-        if unmoved and "old_logps" in measured:
+        compares = has_kl(self.settings, self.variables) or self.settings.loss_type == "apo"
+        if unmoved and compares and "old_logps" in measured:
             measured["ref_logps"] = measured["old_logps"].clone()
         seconds.add("logprobs", started)
         coef = self._controller.coef
@@ -126,7 +128,7 @@ class Loop:
             answers, measured, self.settings, self.variables, kl_coef=coef, vstar=self._values_of(answers)
         )
         figures |= iteration_figures(answers, per_token)
-        if unmoved:
+        if unmoved and compares:
             figures.setdefault("rollout/kl", 0.0)
         loop.measured_kl = figures.get("rollout/kl")
         loop.controller = self._controller.state_dict()
@@ -221,7 +223,9 @@ class Loop:
     def line(self, iteration: int, seconds: Seconds) -> str:
         """What the log says of the iterations done."""
         figures = self._figures
-        parts = [f"iteration {iteration}: reward {figures.get('rollout/reward', float('nan')):.4f}"]
+        if not figures:  # resumed in the middle of it
+            return f"iteration {iteration}"
+        parts = [f"iteration {iteration}: reward {figures.get('rollout/reward', math.nan):.4f}"]
         if "rollout/kl" in figures:
             parts.append(f"KL {figures['rollout/kl']:.4f}")
         parts.append(f"length {figures.get('rollout/length', 0):.1f}")
