@@ -53,6 +53,7 @@ def _rewards(job: Job) -> tuple[Tensor, Tensor]:
     """Rewards float32 [prompts, answers], and bool of the same shape: which are known."""
     import torch
 
+    from compose_rl.models.weights import full_weights
     from compose_rl.rollouts.types import Request
     from compose_rl.training.online.collect import rewarded_samples
     from compose_rl.training.online.parts import make_rewards, sampling_of
@@ -65,6 +66,8 @@ def _rewards(job: Job) -> tuple[Tensor, Tensor]:
         given = job.model_path("reward_model") if "reward_model" in job.inputs else None
         judge = make_rewards(variables, reference.tokenizer, reward_model=given)
     prompts = reference.prompts(job)
+    if generator.shared:  # servers that run already may have other weights
+        generator.push(full_weights(reference.model), 0)
     each = job.config.answers
     rewards = torch.zeros(len(prompts), each)
     kept = torch.zeros(len(prompts), each, dtype=torch.bool)

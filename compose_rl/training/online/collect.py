@@ -157,6 +157,8 @@ class Collector:
     def _score(self, asked: Round, completions: list[list[Completion]]) -> list[Answered]:
         prompts = asked.prompts[share(len(asked.prompts))]
         samples = rewarded_samples(prompts, completions, self.tokenizer)
+        if not samples:  # fewer prompts than ranks are left to ask
+            return everyone([])
         with self.progress.phase("score", total=len(samples), unit="answers", brief=True) as phase:
             scored = self.rewards.score(samples)
             phase.advance(len(samples))
