@@ -66,7 +66,7 @@ def test_lora_is_merged_in_a_copy(keys: dict[str, Any], tiny_model: Path, tmp_pa
         if "lora_" in name or "modules_to_save" in name:
             torch.nn.init.normal_(parameter)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    found = dict(full_weights(model))
+    found = {name: tensor.clone() for name, tensor in full_weights(model)}
     assert_same(dict(model.state_dict()), before)
     assert_same(found, saved(model.merge_and_unload(), tmp_path), atol=1e-5)
     # Merged they differ from the model's own.
