@@ -15,11 +15,11 @@ from compose_rl.rewards.reward_model.sentences import sentence_ends, token_ends
         ["One.", " Two!", " Three?"],
         ["Dr. Smith has 3.5 apples.", " He ate 2."],
         ['He said "Stop!"', " And left."],
-        ["John F. Kennedy and J. K. Rowling met.", " The answer is B.", " So y = x.", " J. Doe left."],
+        ["John F. Kennedy met Ann B. Lee.", " The answer is B.", " So y = x.", " J. Doe left."],
         ["See e.g. Fig. 3 for it.", " Good"],
         ["Steps:", "\n1. Add.", "\n2. Subtract."],
         ["Line one", "\n\nline two\n"],
-        ["Really?!", " ..."],
+        ["Really?! ..."],
         ["no end"],
         [""],
         ["..."],
@@ -27,8 +27,7 @@ from compose_rl.rewards.reward_model.sentences import sentence_ends, token_ends
 )
 def test_a_text_is_its_sentences(sentences: list[str]) -> None:
     text = "".join(sentences)
-    merged = [*sentences[:-2], "".join(sentences[-2:])] if sentences[-1] == " ..." else sentences
-    ends = [len("".join(merged[: n + 1])) for n in range(len(merged))]
+    ends = [len("".join(sentences[: n + 1])) for n in range(len(sentences))]
     assert sentence_ends(text) == ends
 
 
