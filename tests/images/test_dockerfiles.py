@@ -119,3 +119,11 @@ def test_locks_pin_everything_with_hashes_and_no_address(name: str) -> None:
     assert entries
     for entry in entries:
         assert re.fullmatch(r"[A-Za-z0-9._-]+==[^ ]+( ; .+)? \\", entry), entry
+
+
+def test_one_vllm_and_one_torch_for_gpu_and_cpu() -> None:
+    folder = ROOT / "images/rollout"
+    locks = [(folder / f"requirements{on}.txt").read_text() for on in ("", "-cpu")]
+    for package in (r"vllm(?:-cpu)?", "torch"):
+        found = [re.findall(rf"^{package}==(\S+)", lock, flags=re.MULTILINE) for lock in locks]
+        assert found[0] == found[1] != []
