@@ -22,6 +22,7 @@ import torch
 
 from compose_rl.errors import EXIT_TRANSIENT
 from compose_rl.store.manifest import Manifest
+from compose_rl.training.checkpoints import SEAL_SUFFIX
 
 # Dropout makes the weights depend on the random state; two passes of two minibatches on the place in them;
 # a controller that moves on what iterations found.
@@ -94,20 +95,15 @@ def _saving() -> tuple[Any, str]:
     return StageCheckpoints, "_digests"
 
 
-@pytest.mark.parametrize(
-    ("moment", "calls"),
-    [(_generating, 3), (_scoring, 3), (_training, 5), (_training, 12), (_saving, 3)],
-    ids=["generating", "scoring", "training-early", "training-late", "saving"],
-)
-def test_a_run_that_ends_at_any_moment_is_continued_with_the_same_bits(
-    moment: Callable[[], tuple[Any, str]],
+def run_until(
+    moment: tuple[Any, str],
     calls: int,
-    tmp_path: Path,
+    config: dict[str, Any],
     inputs: dict[str, Manifest],
-    undisturbed: Manifest,
-    monkeypatch: pytest.MonkeyPatch,
+    storage: Path,
 ) -> None:
-    owner, name = moment()
+    """Run the stage until a method is called for the ``calls``-th time."""
+    owner, name = moment
     original, left = getattr(owner, name), [calls]
 
     def ends(*args: Any, **kwargs: Any) -> Any:
@@ -116,31 +112,37 @@ def test_a_run_that_ends_at_any_moment_is_continued_with_the_same_bits(
             raise KilledError
         return original(*args, **kwargs)
 
-    with monkeypatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(owner, name, ends)
         with pytest.raises(KilledError):
-            tiny.run_stage("online_rl", CONFIG, inputs, tmp_path, attempt="a1")
+            tiny.run_stage("online_rl", config, inputs, storage, attempt="a1")
+
+
+@pytest.mark.parametrize(
+    ("moment", "calls"),
+    [(_generating, 3), (_scoring, 3), (_training, 12), (_saving, 3)],
+    ids=["generating", "scoring", "training", "saving"],
+)
+def test_a_run_that_ends_at_any_moment_is_continued_with_the_same_bits(
+    moment: Callable[[], tuple[Any, str]],
+    calls: int,
+    tmp_path: Path,
+    inputs: dict[str, Manifest],
+    undisturbed: Manifest,
+) -> None:
+    run_until(moment(), calls, CONFIG, inputs, tmp_path)
     same_bits(tiny.run_stage("online_rl", CONFIG, inputs, tmp_path, attempt="a2"), undisturbed)
 
 
+@pytest.mark.parametrize("interval", ["2ep", "1iter"])
 def test_states_of_iterations_ends_are_resumed_from(
-    tmp_path: Path, inputs: dict[str, Manifest], undisturbed: Manifest, monkeypatch: pytest.MonkeyPatch
+    interval: str, tmp_path: Path, inputs: dict[str, Manifest], undisturbed: Manifest
 ) -> None:
     # Composer saves at an epoch's end before it counts the iteration that ends with it.
-    every = CONFIG | {"save_interval": "2ep"}
-    owner, name = _scoring()
-    original, left = getattr(owner, name), [3]
-
-    def ends(*args: Any, **kwargs: Any) -> Any:
-        left[0] -= 1
-        if not left[0]:
-            raise KilledError
-        return original(*args, **kwargs)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(owner, name, ends)
-        with pytest.raises(KilledError):
-            tiny.run_stage("online_rl", every, inputs, tmp_path, attempt="a1")
+    every = CONFIG | {"save_interval": interval}
+    run_until(_scoring(), 3, every, inputs, tmp_path)
+    seals = [path.name for path in tmp_path.rglob(f"*{SEAL_SUFFIX}")]
+    assert seals == [f"ba8{SEAL_SUFFIX}"]
     same_bits(tiny.run_stage("online_rl", every, inputs, tmp_path, attempt="a2"), undisturbed)
 
 

@@ -31,7 +31,7 @@ class StageCheckpoints(Callback):
     Args:
         uri: where it is kept: a folder, or an s3:// prefix.
         folder: where it is written: the same folder, or a local one.
-        interval: ``1ep``, ``50ba``; at the end of training nothing is saved, since the result follows.
+        interval: ``1ep``, ``50ba``, ``10iter``; at the end of training nothing is saved: the result follows.
         keep: how many sealed states stay.
         form: ``full``, or ``sharded``: each process saves its own part, where the model is sharded.
     """
@@ -86,6 +86,10 @@ class StageCheckpoints(Callback):
     def epoch_checkpoint(self, state: State, logger: Logger) -> None:
         if not _finished(state):
             self._save_if_due(state, Event.EPOCH_CHECKPOINT)
+
+    def iteration_checkpoint(self, state: State, logger: Logger) -> None:
+        if not _finished(state):
+            self._save_if_due(state, Event.ITERATION_CHECKPOINT)
 
     def _save_if_due(self, state: State, event: Event) -> None:
         if int(state.timestamp.batch) != self._last and self._due(state, event):

@@ -123,6 +123,7 @@ class OnPolicyRL(CallbackWithConfig):
             self._loop.stop_iteration()
 
     def iteration_end(self, state: State, logger: Logger) -> None:
+        self._loop.forget()
         self._progress.say(self._loop.line(int(state.timestamp.iteration), self._seconds))
 
     def close(self, state: State, logger: Logger) -> None:

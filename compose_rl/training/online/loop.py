@@ -184,6 +184,10 @@ class Loop:
         """Leave out the passes that are left."""
         self._loader.buffer = None
 
+    def forget(self) -> None:
+        """The iteration is over: its answers are no part of a state any more."""
+        self._experience = self._loader.buffer = None
+
     def turn(self, state: State) -> None:
         """A pass begins."""
         self._loader.turn(int(state.timestamp.iteration), int(state.timestamp.epoch_in_iteration))
