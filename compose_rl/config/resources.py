@@ -20,7 +20,7 @@ from compose_rl.config.cluster_syntax import (
 )
 from compose_rl.config.schema import Config, problem
 
-__all__ = ["SCRATCH", "SHARED_MEMORY", "BackendName", "Resources"]
+__all__ = ["SCRATCH", "SHARED_MEMORY", "BackendName", "Resources", "RolloutResources"]
 
 BackendName = Literal["auto", "process", "pytorchjob", "trainjob", "pod"]
 
@@ -34,6 +34,20 @@ _OWN_VOLUMES = ("scratch", "shared-memory", "secrets")
 """Names that every trainer pod has."""
 _GPU = re.compile(r"/(gpu|mig-)")
 _TAKEN_PATHS = ("/", "/dev", SCRATCH, SHARED_MEMORY)
+
+
+class RolloutResources(Config):
+    """What each rollout server of online RL asks for; what is not said here is as for a trainer."""
+
+    image: Image | None = None
+    """None: the trainers', where the engine runs in their environment."""
+    gpus: int | None = Field(default=None, ge=0)
+    """None: ``engine.tensor_parallel_size`` where trainers have GPUs, else none."""
+    cpu: Quantity | None = None
+    memory: Quantity | None = None
+    shm: Quantity | None = None
+    node_selector: Labels | None = None
+    tolerations: list[Object] | None = None
 
 
 class Resources(Config):
@@ -103,6 +117,8 @@ class Resources(Config):
     """Jobs started, in all, while they end by what may pass: preemption, a lost node, storage."""
     check_nodes: bool = True
     """Refuse more GPUs than any node has; False where nodes are added on demand."""
+    rollout: RolloutResources = Field(default_factory=RolloutResources)
+    """Of the servers beside the trainers (``engine.kind`` ``vllm`` or ``server``)."""
     runtime: DNSName = "compose-rl"
     """The TrainingRuntime of a TrainJob, in its namespace (``manifests/components/trainer``)."""
 

@@ -8,7 +8,7 @@ from typing import Any
 from compose_rl.config.minibatches import check_minibatches
 from compose_rl.config.online_rl import OnlineRLSettings, OnlineVariables
 from compose_rl.config.rewards import parse_rewards, wants_reward_model
-from compose_rl.config.rollouts import RolloutEngine
+from compose_rl.config.rollouts import RolloutEngine, ServerPlan
 from compose_rl.errors import UserError
 from compose_rl.store.manifest import Manifest
 
@@ -20,6 +20,7 @@ __all__ = [
     "check_rewards",
     "check_sizes",
     "refuse_foreign_keys",
+    "server_plan",
 ]
 
 PROMPT_TYPES = ("single_prompt", "verifiable_answers", "messages")
@@ -185,3 +186,12 @@ def check_engine(stage: str, engine: RolloutEngine, max_staleness: int = 0) -> N
     for name, value in sampled.items():
         if value < 1:
             raise UserError(f"{stage}: variables.engine.{name}={value}; set it to 1 or more")
+
+
+def server_plan(
+    engine: RolloutEngine, inputs: Mapping[str, Manifest], max_seq_len: int | None, max_gen_len: int
+) -> ServerPlan | None:
+    """The servers of a stage that generates answers to the input ``prompts``."""
+    info = inputs["prompts"].info
+    longest = int(info.get("longest") or info["max_length"])
+    return ServerPlan.of(engine, max_seq_len or longest + max_gen_len)

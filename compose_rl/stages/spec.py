@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from compose_rl.config.rollouts import ServerPlan
 from compose_rl.config.schema import Config, canonical, parse, unknown_key
 from compose_rl.errors import UserError
 from compose_rl.store.manifest import Manifest, stage_key
@@ -68,6 +69,9 @@ class StageSpec:
     """The part of the configuration that can change the result."""
     code: Callable[[Any], Mapping[str, str]] = field(default=lambda config: {})
     """The user source files that the configuration names: SHA-256 by name."""
+    servers: Callable[[Any, Mapping[str, Manifest]], ServerPlan | None] | None = None
+    """The servers that generate for it, from typed configuration and inputs: on a cluster the launcher starts
+    them beside the job, and they start from the model that is its input ``model``."""
 
     @property
     def entry(self) -> str:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from compose_rl.errors import EXIT_TRANSIENT
 from compose_rl.launch.attempts import recorded_failure
 from compose_rl.launch.backend import Ended, JobRequest
+from compose_rl.launch.kubernetes import naming
 from compose_rl.launch.kubernetes.capacity import check
 from compose_rl.launch.kubernetes.follow import End, follow
 from compose_rl.launch.kubernetes.hold import Hold, Place
-from compose_rl.launch.kubernetes.holders import given_up, tries
+from compose_rl.launch.kubernetes.holders import given_up, notes, tries
 from compose_rl.launch.kubernetes.resource import Object
 from compose_rl.launch.kubernetes.signals import Stopped, signals_raised
 from compose_rl.progress import Progress, duration
@@ -84,7 +85,10 @@ class ClusterBackend:
             out=_show,
             seen=hold.seen,
             adopted=hold.adopted,
+            servers=notes(job).get(naming.SERVERS),
         )
+        if end.over and end.end in (End.SUCCEEDED, End.FAILED):
+            hold.ended()
         attempt = hold.attempt(job)
         exit_code, reason = end.exit_code, end.reason
         if end.end is End.LEFT:

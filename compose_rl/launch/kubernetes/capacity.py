@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
 
 from compose_rl.config.resources import Resources
+from compose_rl.config.rollouts import ServerPlan
 from compose_rl.errors import UserError
 from compose_rl.launch.backend import JobRequest
 from compose_rl.launch.kubernetes.api import Api, Forbidden, NotFound
@@ -23,6 +25,7 @@ from compose_rl.launch.kubernetes.resource import (
     Object,
     Resource,
 )
+from compose_rl.launch.kubernetes.servers import server_plan, server_resources
 
 __all__ = [
     "allocatable",
@@ -35,6 +38,13 @@ __all__ = [
 ]
 
 
+_GPU_FIELDS = {
+    False: ("", "gpus_per_node", ("gpus_per_node", "nodes")),
+    True: ("rollout.", "rollout.gpus", ("engine.tensor_parallel_size", "engine.servers")),
+}
+"""Of trainers and of servers: the section, the field that says how many, and those to lower and to raise."""
+
+
 def check(api: Api, request: JobRequest) -> None:
     """Refuse a job that could never run.
 
@@ -43,9 +53,12 @@ def check(api: Api, request: JobRequest) -> None:
     """
     resources = request.resources
     check_storage(request.store.uri, resources)
+    plan = server_plan(request)
     checks = [check_secrets, check_queue]
     if resources.check_nodes:
         checks.append(check_gpus)
+        if plan is not None:
+            checks.append(partial(_check_server_gpus, plan))
     if resources.backend == "trainjob":
         checks.append(check_runtime)
     for each in checks:
@@ -69,8 +82,15 @@ def check_storage(uri: str, resources: Resources) -> None:
         )
 
 
-def check_gpus(api: Api, resources: Resources) -> None:
+def _check_server_gpus(plan: ServerPlan, api: Api, resources: Resources) -> None:
+    check_gpus(api, server_resources(resources, plan), servers=True)
+
+
+def check_gpus(api: Api, resources: Resources, *, servers: bool = False) -> None:
     """Whether some node has as many GPUs as each node of the job asks for.
+
+    Args:
+        servers: the resources are those of a job's rollout servers.
 
     Raises:
         UserError: none has.
@@ -82,18 +102,18 @@ def check_gpus(api: Api, resources: Resources) -> None:
     nodes, _ = api.list(NODES)
     fitting = [node for node in nodes if _selected(node, resources.node_selector)]
     remedy = "or check_nodes to false where nodes are added on demand"
+    section, gpus, more = _GPU_FIELDS[servers]
     if not fitting:
         raise UserError(
-            f"resources: node_selector={dict(resources.node_selector)}: no node has these labels;"
+            f"resources: {section}node_selector={dict(resources.node_selector)}: no node has these labels;"
             f" mend it, {remedy}"
         )
     most = max(int(allocatable(node).get(resources.gpu, "0")) for node in fitting)
     if wanted > most:
         where = "no node that node_selector leaves" if resources.node_selector else "no node"
-        hint = f"set gpus_per_node to at most {most} and nodes to more" if most else "name another in gpu"
+        hint = f"set {more[0]} to at most {most} and {more[1]} to more" if most else "name another in gpu"
         raise UserError(
-            f"resources: gpus_per_node={wanted}: {where} has more than {most} of {resources.gpu};"
-            f" {hint}, {remedy}"
+            f"resources: {gpus}={wanted}: {where} has more than {most} of {resources.gpu}; {hint}, {remedy}"
         )
 
 

@@ -15,6 +15,7 @@ from compose_rl.launch.kubernetes.jobend import End, JobEnd
 from compose_rl.launch.kubernetes.jobkind import JobKind, State
 from compose_rl.launch.kubernetes.output import Output
 from compose_rl.launch.kubernetes.resource import PODS
+from compose_rl.launch.kubernetes.serverwatch import ServerWatch
 from compose_rl.launch.kubernetes.starting import Starting
 from compose_rl.launch.kubernetes.watching import News, Selection, Snapshot, start_watching
 
@@ -37,6 +38,7 @@ def follow(
     out: Callable[[str], None],
     seen: Callable[[Object], None] | None = None,
     adopted: bool = False,
+    servers: str | None = None,
 ) -> JobEnd:
     """Follow a job to its end.
 
@@ -45,6 +47,7 @@ def follow(
         out: takes lines: rank 0's output and what the job waits for.
         seen: is given the job whenever it has changed.
         adopted: it has run before; only the end of what it printed is shown.
+        servers: the name of the Job of its rollout servers.
 
     Raises:
         UserError: the API refuses to show the job or its pods.
@@ -55,18 +58,23 @@ def follow(
     selector = ",".join(f"{key}={value}" for key, value in kind.pod_labels(name).items())
     job = Selection(kind.resource, fields=f"metadata.name={name}")
     follower = _Follower(session, kind, name, resources, out, adopted)
+    beside = servers and ServerWatch(servers, Starting(session, kind, resources, out), out)
     try:
         start_watching(session, job, "job", news)
         start_watching(session, Selection(PODS, labels=selector), "pods", news)
+        if beside:
+            start_watching(session, Selection(PODS, labels=beside.labels), "servers", news)
         while True:
             for tag, found in _arrived(news):
                 if isinstance(found, Exception):
                     raise found
                 if tag == "pods":
                     follower.pods_seen(found)
+                elif tag == "servers" and beside:
+                    beside.pods_seen(found)
                 elif follower.job_seen(found.get(name)) and seen is not None:
                     seen(follower.job)
-            end = follower.look()
+            end = follower.look() or (beside.look() if beside and follower.runs else None)
             if end is not None:
                 return replace(end, job=follower.job)
     finally:
@@ -136,6 +144,11 @@ class _Follower:
         for uid, pod in self._pods.items():
             if reasons.pod_cause(pod, container) is not None:
                 self._failing.setdefault(uid)
+
+    @property
+    def runs(self) -> bool:
+        """It is meant to have pods, and none of them has failed."""
+        return bool(self.job) and self._failed_since is None and not self._kind.suspended(self.job)
 
     def look(self) -> JobEnd | None:
         """The job's end, once it has come."""

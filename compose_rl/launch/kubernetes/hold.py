@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ from compose_rl.launch.kubernetes.holders import (
 from compose_rl.launch.kubernetes.identity import Identity
 from compose_rl.launch.kubernetes.jobkind import JobKind
 from compose_rl.launch.kubernetes.resource import PODS, Object
-from compose_rl.launch.kubernetes.writing import write
+from compose_rl.launch.kubernetes.writing import switch_servers, write
 from compose_rl.stages.attempt import JobFile, published
 from compose_rl.store import join as join_uri
 
@@ -66,6 +67,7 @@ class Hold:
         """The job was there before this launcher."""
         self._job: Object | None = None
         self._made = ""
+        self._servers_suspended: bool | None = None
         self._touched = ""
         """A job that is being made or joined: whether it is, only the server knows until it answers."""
 
@@ -101,8 +103,17 @@ class Hold:
                 self._create(number, tries)
 
     def seen(self, job: Object) -> None:
-        """The job has changed; kept so that leaving it needs a single call."""
+        """The job has changed; kept so that leaving it needs few calls. Its servers follow it."""
         self._job = job
+        suspended = self.kind.suspended(job)
+        if suspended != self._servers_suspended and not is_left(job) and not self.kind.phase(job).ended:
+            switch_servers(self.api.fork(patience=_LEAVE_SECONDS), job, suspend=suspended)
+            self._servers_suspended = suspended
+
+    def ended(self) -> None:
+        """The job has ended: nobody asks its servers any more."""
+        if self._job is not None:
+            switch_servers(self.api.fork(patience=_LEAVE_SECONDS), self._job, suspend=True)
 
     def leave(self, why: str) -> None:
         """Take this launcher away from its job; the last one out suspends it. One call if nobody interferes.
@@ -161,8 +172,27 @@ class Hold:
             self._say(f"joined {self.kind.kind} {name}, which is there already")
             self._compare(found)
         self._job, self._touched = found, ""
+        if self._alive(found):
+            self._start_servers(found)
         self.adopted = found["metadata"]["name"] != self._made
         return found
+
+    def _start_servers(self, found: Object) -> None:
+        """Make what the job's servers consist of, as far as it is not there."""
+        if naming.SERVERS not in notes(found):
+            return
+        attempt, number = self.attempt(found), _number(found)
+        servers = self.kind.servers(
+            self._request, job=attempt, number=number, image=self._image, environ=os.environ
+        )
+        if servers is None or servers.name != notes(found)[naming.SERVERS]:
+            return
+        self._servers_suspended = self.kind.suspended(found)
+        owner, token = self.kind.reference(found), secrets.token_hex(32)
+        for resource, body in servers.objects(token, owner, suspend=self._servers_suspended):
+            body["metadata"]["labels"] |= self.identity.labels
+            with contextlib.suppress(AlreadyExists):
+                self.api.create(resource, body)
 
     def _compare(self, found: Object) -> None:
         """One key, one job, also where another launcher asked for other resources: two would waste GPUs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from compose_rl.launch.backend import JobRequest
 from compose_rl.launch.kubernetes import naming
 from compose_rl.launch.kubernetes.pods import Trainer
 from compose_rl.launch.kubernetes.resource import Resource
+from compose_rl.launch.kubernetes.servers import Servers
 from compose_rl.stages.attempt import JobFile
 
 __all__ = ["JobKind", "Phase", "State", "condition_phase", "true_conditions"]
@@ -75,6 +76,8 @@ class JobKind(ABC):
             UserError: this kind of job cannot have what the resources ask for.
         """
         trainer = Trainer.of(request, job=job_uri(job), number=number, image=image, environ=environ)
+        trainer, servers = _with_servers(request, trainer)
+        own = {} if servers is None else {naming.SERVERS: servers.name}
         return {
             "apiVersion": self.resource.api_version,
             "kind": self.kind,
@@ -86,6 +89,7 @@ class JobKind(ABC):
                     naming.KEY: trainer.key,
                     naming.JOB: trainer.job,
                     naming.DIGEST: self.digest(request, image=image),
+                    **own,
                 },
             },
             "spec": self.spec(trainer),
@@ -97,7 +101,23 @@ class JobKind(ABC):
         The attempt, the number and what the launcher passes on from its environment do not count.
         """
         trainer = Trainer.of(request, job="", number=0, image=image, environ={})
-        return naming.digest({"kind": self.kind, "spec": self.spec(trainer)})
+        trainer, servers = _with_servers(request, trainer)
+        asked = {"kind": self.kind, "spec": self.spec(trainer)}
+        return naming.digest(asked if servers is None else {**asked, "servers": servers.job_spec()})
+
+    def servers(
+        self, request: JobRequest, *, job: JobFile, number: int, image: str, environ: Mapping[str, str]
+    ) -> Servers | None:
+        """The rollout servers that belong to the job of the same arguments; None where it needs none."""
+        trainer = Trainer.of(request, job=job_uri(job), number=number, image=image, environ=environ)
+        return Servers.of(request, trainer)
+
+    def reference(self, found: Object) -> dict[str, Any]:
+        """The owner reference of what belongs to a job."""
+        metadata = found["metadata"]
+        named = {"apiVersion": self.resource.api_version, "kind": self.kind}
+        owner = {"name": metadata["name"], "uid": metadata["uid"]}
+        return {**named, **owner, "controller": False, "blockOwnerDeletion": False}
 
     @abstractmethod
     def spec(self, trainer: Trainer) -> dict[str, Any]:
@@ -125,6 +145,13 @@ class JobKind(ABC):
     def rank_zero(self, pod: Object) -> bool:
         """Whether the pod runs the job's rank 0."""
         return self.rank(pod) == 0
+
+
+def _with_servers(request: JobRequest, trainer: Trainer) -> tuple[Trainer, Servers | None]:
+    """The trainer with what it has to know of its servers."""
+    servers = Servers.of(request, trainer)
+    more = () if servers is None else tuple(servers.trainer_environment())
+    return replace(trainer, more_environment=more), servers
 
 
 def true_conditions(found: Object) -> dict[str, Object]:

@@ -20,6 +20,7 @@ __all__ = [
     "NUMBER_LABEL",
     "QUEUE_LABEL",
     "QUEUE_PRIORITY_LABEL",
+    "SERVERS",
     "STAGE_LABEL",
     "TRIES",
     "digest",
@@ -50,6 +51,9 @@ LEFT = "compose-rl/left"
 """Annotation: why the job was given up, for instance by its last holder; such a job is never joined."""
 END = "compose-rl/end"
 """Annotation: exit code and reason (JSON) of a job that was given up since a part of it had ended."""
+
+SERVERS = "compose-rl/servers"
+"""Annotation: the name of the Job of the rollout servers that the job owns."""
 
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"

@@ -13,6 +13,7 @@ from typing import Any
 from compose_rl.config.resources import SCRATCH, SHARED_MEMORY, Resources
 from compose_rl.launch.backend import JobRequest
 from compose_rl.launch.kubernetes import naming
+from compose_rl.launch.kubernetes.resource import Object
 
 __all__ = ["PASSED_ON", "Trainer", "container_security", "pod_security", "template"]
 
@@ -46,6 +47,8 @@ class Trainer:
     resources: Resources
     environ: Mapping[str, str]
     """The launcher's environment; only :data:`PASSED_ON` is taken from it."""
+    more_environment: tuple[Object, ...] = ()
+    """More of the container's ``env``, as Kubernetes takes it."""
 
     @classmethod
     def of(
@@ -142,13 +145,14 @@ def _container(trainer: Trainer, name: str) -> dict[str, Any]:
     return container
 
 
-def _environment(trainer: Trainer) -> list[dict[str, str]]:
+def _environment(trainer: Trainer) -> list[Object]:
     passed = {name: trainer.environ[name] for name in PASSED_ON if trainer.environ.get(name)}
     # A trainer that could not save in time says so before it is killed.
     grace = 60 * trainer.resources.grace_minutes * _OWN_SHARE_OF_GRACE
     own = {"COMPOSE_RL_IMAGE": trainer.image, "COMPOSE_RL_GRACE_SECONDS": f"{grace:g}"}
     values = {**own, **passed, **trainer.resources.env}
-    return [{"name": name, "value": value} for name, value in values.items()]
+    plain: list[Object] = [{"name": name, "value": value} for name, value in values.items()]
+    return [*plain, *trainer.more_environment]
 
 
 def _quantities(resources: Resources) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from urllib.parse import quote
 
 __all__ = [
     "EVENTS",
+    "JOBS",
     "LOCAL_QUEUES",
     "NODES",
     "PODS",
     "PYTORCHJOBS",
     "SECRETS",
     "SELF_SUBJECT_ACCESS_REVIEWS",
+    "SERVICES",
     "TRAINING_RUNTIMES",
     "TRAINJOBS",
     "WORKFLOWS",
@@ -58,6 +60,8 @@ class Resource:
 PODS = Resource("", "v1", "pods")
 EVENTS = Resource("", "v1", "events")
 SECRETS = Resource("", "v1", "secrets")
+SERVICES = Resource("", "v1", "services")
+JOBS = Resource("batch", "v1", "jobs")
 NODES = Resource("", "v1", "nodes", namespaced=False)
 PYTORCHJOBS = Resource("kubeflow.org", "v1", "pytorchjobs", comes_with="the Kubeflow training operator 1.9")
 TRAINJOBS = Resource("trainer.kubeflow.org", "v1alpha1", "trainjobs", comes_with="Kubeflow Trainer 2")

@@ -58,6 +58,14 @@ class Starting:
             return self._without_pods(name, _Wait("queue", uid), f"queued: {self._queue_text(job)}")
         if not pods:
             return self._without_pods(name, _Wait("pods", uid), self._no_pods_text(uid))
+        return self.look_at_pods(name, pods)
+
+    def look_at_pods(self, name: str, pods: list[Object]) -> JobEnd | None:
+        """The same of pods that are there.
+
+        Args:
+            name: of what they belong to.
+        """
         for pod in filter(node_lost, pods):
             self._say(f"{name}: pod {podview.name(pod)}: its node {podview.node(pod)} does not answer", 0)
         found = [(pod, pod_stage(pod)) for pod in pods]

@@ -65,7 +65,10 @@ _HURDLES: dict[str, tuple[_Hurdle, ...]] = {
     "ErrImageNeverPull": (_Hurdle("", "load the image onto the nodes, or change image_pull_policy"),),
     "ErrImagePull": _PULL,
     "ImagePullBackOff": _PULL,
-    "CreateContainerConfigError": (_Hurdle("not found|couldn't find key|non-root", _CONFIG),),
+    "CreateContainerConfigError": (
+        _Hurdle(r'secret "crl-\S+-rollout\S*" not found', _CONFIG, 60),  # made right after the job
+        _Hurdle("not found|couldn't find key|non-root", _CONFIG),
+    ),
     "CreateContainerError": (_Hurdle("no such file|not found|no command", "check the image"),),
 }
 """Why a container waits -> when it waits in vain: the first whose pattern is in the message."""

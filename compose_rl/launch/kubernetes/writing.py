@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
+from compose_rl.errors import TransientError, UserError
 from compose_rl.launch.kubernetes import naming
 from compose_rl.launch.kubernetes.api import Api, Conflict
-from compose_rl.launch.kubernetes.holders import is_left
+from compose_rl.launch.kubernetes.holders import is_left, notes
 from compose_rl.launch.kubernetes.jobkind import JobKind
-from compose_rl.launch.kubernetes.resource import Object
+from compose_rl.launch.kubernetes.resource import JOBS, Object
 
-__all__ = ["write"]
+__all__ = ["switch_servers", "write"]
 
 
 def write(
@@ -39,8 +41,18 @@ def write(
         except Conflict:
             found = api.get(kind.resource, name)
             continue
+        if stops:
+            switch_servers(api, found, suspend=True)
         if stops and naming.QUEUE_LABEL in (found["metadata"].get("labels") or {}):
             # The queue would start a job again that it has let in; being left, nobody joins it meanwhile.
             api.delete(kind.resource, name, uid=found["metadata"]["uid"])
         return stops
     return False
+
+
+def switch_servers(api: Api, found: Object, *, suspend: bool) -> None:
+    """Take the pods of a job's servers away, or let them come; what cannot be reached, their leases end."""
+    name = notes(found).get(naming.SERVERS)
+    if name is not None:
+        with contextlib.suppress(UserError, TransientError):
+            api.patch(JOBS, name, {"spec": {"suspend": suspend}})

@@ -9,6 +9,7 @@ from pydantic import model_validator
 
 from compose_rl.config.online_rl import CRITIC_LOSSES, OnlineRLSettings, OnlineVariables
 from compose_rl.config.rewards import parse_rewards, reward_code
+from compose_rl.config.rollouts import ServerPlan
 from compose_rl.config.training import HFModel, TrainingConfig, canonical_training, code_files
 from compose_rl.errors import UserError
 from compose_rl.stages.online_checks import (
@@ -19,6 +20,7 @@ from compose_rl.stages.online_checks import (
     check_rewards,
     check_sizes,
     refuse_foreign_keys,
+    server_plan,
 )
 from compose_rl.stages.spec import Slot, StageSpec
 from compose_rl.store.manifest import Manifest
@@ -119,6 +121,11 @@ def _code(config: OnlineRLConfig) -> dict[str, str]:
     return code_files(config) | reward_code(parse_rewards(config.variables.rewards, config.code_paths))
 
 
+def _servers(config: OnlineRLConfig, inputs: Mapping[str, Manifest]) -> ServerPlan | None:
+    variables = config.variables
+    return server_plan(variables.engine, inputs, config.max_seq_len, variables.max_gen_len)
+
+
 SPEC = StageSpec(
     name="online_rl",
     version=1,
@@ -145,4 +152,5 @@ SPEC = StageSpec(
     check=_check,
     canonical=canonical_training,
     code=_code,
+    servers=_servers,
 )

@@ -9,13 +9,14 @@ from pydantic import Field
 
 from compose_rl.config.online_rl import OnlineVariables
 from compose_rl.config.rewards import parse_rewards, reward_code
-from compose_rl.config.rollouts import GenerationSettings, RolloutEngine
+from compose_rl.config.rollouts import GenerationSettings, RolloutEngine, ServerPlan
 from compose_rl.config.schema import Config, neutral
 from compose_rl.stages.online_checks import (
     check_engine,
     check_prompts,
     check_reward_model,
     check_rewards,
+    server_plan,
 )
 from compose_rl.stages.spec import Slot, StageSpec
 from compose_rl.store.manifest import Manifest
@@ -63,6 +64,10 @@ def _check(config: VStarConfig, inputs: Mapping[str, Manifest]) -> None:
     check_engine("vstar", config.engine)
 
 
+def _servers(config: VStarConfig, inputs: Mapping[str, Manifest]) -> ServerPlan | None:
+    return server_plan(config.engine, inputs, None, config.max_gen_len)
+
+
 SPEC = StageSpec(
     name="vstar",
     version=1,
@@ -77,4 +82,5 @@ SPEC = StageSpec(
     accelerated=True,
     check=_check,
     code=lambda config: reward_code(parse_rewards(config.rewards)),
+    servers=_servers,
 )
