@@ -16,10 +16,18 @@ MAY = [
         for verb in ("get", "list", "watch", "create", "update", "patch")
     ],
     ("pytorchjobs", "delete", "kubeflow.org"),
+    # Rollout servers beside trainers.
+    ("jobs", "create", "batch"),
+    ("jobs", "patch", "batch"),
+    ("services", "create", ""),
+    ("secrets", "create", ""),
 ]
 MAY_NOT = [
     ("secrets", "get", ""),
     ("secrets", "list", ""),
+    ("secrets", "patch", ""),
+    ("services", "delete", ""),
+    ("jobs", "delete", "batch"),
     ("pods", "create", ""),
     ("pods", "delete", ""),
     ("pods/exec", "create", ""),

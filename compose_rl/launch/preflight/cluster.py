@@ -20,11 +20,13 @@ from compose_rl.launch.kubernetes.capacity import (
 from compose_rl.launch.kubernetes.kinds import KINDS
 from compose_rl.launch.kubernetes.resource import (
     EVENTS,
+    JOBS,
     LOCAL_QUEUES,
     NODES,
     PODS,
     SECRETS,
     SELF_SUBJECT_ACCESS_REVIEWS,
+    SERVICES,
     WORKFLOWS,
     WORKLOADS,
     Object,
@@ -42,8 +44,12 @@ QUEUE_PRIORITIES = Resource(
 SELF_SUBJECT_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews", namespaced=False)
 
 _JOB_VERBS = ("get", "list", "watch", "create", "patch", "delete")
+_NO_SERVERS = "online_rl has no servers in pods beside its trainers (engine.kind vllm, server)"
 _RIGHTS = ((PODS, "", ("get", "list", "watch")), (PODS, "log", ("get",)), (EVENTS, "", ("list",)))
 _RIGHTS_OF_SOME = (
+    (JOBS, ("create", "patch"), _NO_SERVERS),
+    (SERVICES, ("create",), _NO_SERVERS),
+    (SECRETS, ("create",), _NO_SERVERS),
     (WORKFLOWS, ("get", "list"), "'compose-rl gc' cannot see which runs still go on"),
     (NODES, ("list",), "more GPUs than any node has are not refused at once, but wait for a node"),
 )
