@@ -36,7 +36,7 @@ test: environments-test  ## every test, each in the environment it needs
 	@$(CONTROL)/bin/python $(PYTEST) $(CONTROL_TESTS)
 	@$(TRAIN)/bin/python $(PYTEST) tests $(CONTROL_TESTS:%=--ignore=%) --ignore=tests/cluster --ignore=tests/rollouts_vllm
 
-test-vllm: environments-test  ## generation by a real vLLM, on CPU where there is no GPU (4 minutes)
+test-vllm: environments-test  ## generation by a real vLLM, on CPU where there is no GPU (8 minutes)
 	@$(PYTHON) tools/environments.py rollout
 	@$(TRAIN)/bin/python $(PYTEST) tests/rollouts_vllm
 
