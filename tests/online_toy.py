@@ -6,6 +6,7 @@ name.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,10 @@ def fails(prompt: str, answer: str, reference: str) -> float:
     raise ValueError("out of order")
 
 
-def prompts(folder: Path, count: int = 64) -> Manifest:
-    """A tokenize manifest of prompts of 1 to 3 tokens."""
+def prompts(folder: Path, count: int = 64, columns: Mapping[str, Any] | None = None) -> Manifest:
+    """A tokenize manifest of prompts of 1 to 3 tokens; ``columns``: what each has beside them."""
     generator = np.random.default_rng(5)
-    rows = [{"prompt": tiny.tokens(generator, 1, 4)} for _ in range(count)]
+    rows = [{"prompt": tiny.tokens(generator, 1, 4)} | dict(columns or {}) for _ in range(count)]
     data = tiny.data_manifest(folder, "single_prompt", rows, rows[:8])
     return data.model_copy(update={"info": data.info | {"longest": 3}})
 

@@ -192,6 +192,13 @@ def weights(result: Manifest) -> dict[str, Any]:
     return torch.load(path, weights_only=False)["state"]["model"]
 
 
+def start(model: Path) -> dict[str, Any]:
+    """The tensors of a Hugging Face folder, by the names that they have in :func:`weights`."""
+    from safetensors.torch import load_file
+
+    return {f"model.{name}": tensor for name, tensor in load_file(model / "model.safetensors").items()}
+
+
 def curve(result: Manifest, metric: str = "loss/train/total") -> list[float]:
     return losses((Path(result.output("curves").uri) / "curves.jsonl").read_text(), metric)
 

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _RAGGED = {"tokens": "lengths", "kl_tokens": "kl_lengths"}
-_WEIGHTS = ("weight", "answer_weights", "token_weights")
+_WEIGHTS = ("weight", "answer_weights", "token_weights", "counted")
 
 
 def samples(batch: Batch) -> int:
@@ -58,11 +58,10 @@ def answers(batch: Batch) -> int:
 
 
 def count_answers(batch: Batch) -> dict[str, int]:
-    """Tokens, and the answers that are learnt from, which a loss of online RL is a mean of."""
-    return {
-        "total": batch["tokens"].numel(),
-        "loss_generating": int(batch["answer_weights"].count_nonzero()),
-    }
+    """Tokens, and the answers that a loss of online RL is a mean of: those of ``counted``, which a minibatch
+    has that nothing is learnt from, else those that are learnt from."""
+    counted = batch.get("counted", batch["answer_weights"])
+    return {"total": batch["tokens"].numel(), "loss_generating": int(counted.count_nonzero())}
 
 
 def take_ragged(batch: Batch, rows: Sequence[int]) -> Batch:

@@ -13,6 +13,7 @@ pytest.importorskip("torch")
 
 import online_toy as toy
 import tiny_training as tiny
+import torch
 
 from compose_rl.errors import UserError
 from compose_rl.stages.spec import load
@@ -138,6 +139,28 @@ def test_an_iteration_whose_rewards_all_fail_is_survived_where_that_is_allowed(r
     assert tiny.curve(result) == [0.0]
     with pytest.raises(UserError, match=r"failed for 32 of 32 answers.*out of order.*max_lost_fraction"):
         run(max_duration="1iter", variables=rewards)
+
+
+@pytest.mark.parametrize("loss_type", ["grpo", "apo"])
+@pytest.mark.parametrize("why", ["lost", "cut"])
+def test_nothing_is_learnt_of_minibatches_without_an_answer_to_learn_from(
+    loss_type: str, why: str, run: Run, inputs: dict[str, Manifest], tiny_model: Path, tmp_path: Path
+) -> None:
+    variables: dict[str, Any] = {
+        "lost": {"rewards": {"fails": {"reward_type": "online_toy.fails"}}, "max_lost_fraction": 1.0},
+        "cut": {"mask_truncated": True, "eos_token_ids": [tiny.PAD], "max_gen_len": 1},
+    }[why]
+    result = run(
+        inputs={"prompts": toy.prompts(tmp_path, columns={"vstar": 0.5})},
+        max_duration="1iter",
+        model={"loss_type": loss_type, "entropy_loss_weight": 0.01},
+        variables=variables | {"kl_controller": {"init_kl_coef": 0.1}},
+        train_loader={"token_budget": 40},
+    )
+    assert tiny.curve(result) == [0.0]
+    expected, found = tiny.start(tiny_model), tiny.weights(result)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_how_a_batch_is_cut_changes_nothing(run: Run) -> None:

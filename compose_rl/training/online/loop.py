@@ -16,7 +16,6 @@ from torch import Tensor
 
 from compose_rl.config.online_rl import OnlineVariables
 from compose_rl.config.schema import parse
-from compose_rl.core.aggregation import expand
 from compose_rl.core.kl_controllers import KL_CONTROLLERS
 from compose_rl.data.experience import Experience
 from compose_rl.errors import UserError
@@ -31,6 +30,7 @@ from compose_rl.training.online.logprobs import Group, measure
 from compose_rl.training.online.parts import make_rewards, sampling_of
 from compose_rl.training.online.reference import Reference
 from compose_rl.training.online.state import LoopState
+from compose_rl.training.online.weighing import weighed
 
 __all__ = ["Loop"]
 
@@ -194,16 +194,7 @@ class Loop:
 
     def weighed(self, state: State, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """A minibatch whose weights are those of the minibatch of all ranks."""
-        lengths, counts = batch["lengths"][:, 1:].flatten(), batch["answer_weights"].flatten()
-        sums = state.device.tensor_to_device(torch.stack([counts.sum(), (counts * lengths).sum()]).double())
-        dist.all_reduce(sums)
-        answers, tokens = sums.tolist()
-        if not answers:
-            # A mean over none: nothing is learnt from it, since no token has weight.
-            return batch | {"answer_weights": torch.ones_like(batch["answer_weights"])}
-        if self.settings.aggregation == "token_mean":
-            return batch | {"token_weights": expand(counts * (answers / tokens), lengths)}
-        return batch
+        return weighed(batch, self.settings.aggregation, state.device)
 
     def bytes_of_answers(self) -> dict[str, bytes]:
         """What a state holds of this iteration's answers and of those that are under way."""
