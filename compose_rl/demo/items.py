@@ -31,8 +31,8 @@ def named_items(text: str) -> list[str]:
     return [word for word in re.findall(r"[a-z]+", text) if word in _NAMES]
 
 
-def well_formed(prompt: str, answer: str) -> bool:
-    """Whether the answer is a sentence and a line for each of the prompt's items, in any order."""
+def well_formed(prompt: str, answer: str, reference: str | None = None) -> bool:
+    """Whether the answer is a sentence and a line for each of the prompt's items, in any order: a reward."""
     sentence, *lines = answer.split("\n")
     return bool(_SENTENCE.fullmatch(sentence)) and sorted(lines) == sorted(named_items(prompt))
 
