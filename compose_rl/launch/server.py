@@ -94,6 +94,7 @@ def main(words: list[str] | None = None) -> int:
     try:
         store, name = split(arguments.job)
         job = parse(JobFile, json.loads(store.read(name)), arguments.job)
+        print(f"rollout server: for {job.stage}, key {job.key[:10]}", flush=True)
         return _serve(job, _command(job, arguments.port))
     except (UserError, TransientError) as error:
         print(f"rollout server: {' '.join(str(error).split())}", file=sys.stderr, flush=True)

@@ -174,3 +174,19 @@ def test_a_server_ends_when_it_is_told_to(serve: Callable[..., Any]):
     server.server_close()
     with pytest.raises(OSError):
         call(url, "GET", "/health")
+
+
+def test_a_server_that_drains_answers_first(serve: Callable[..., Any], folder: Path):
+    backend = Slow(folder)
+    url, server = serve(backend=backend)
+    answers: list[int] = []
+    asking = threading.Thread(target=lambda: answers.append(call(url, "POST", "/generate", ASKED)[0]))
+    asking.start()
+    assert backend.begun.wait(20)
+    server.drain(0.2)
+    ended = server._BaseServer__is_shut_down
+    assert not ended.wait(1)
+    backend.go.set()
+    asking.join(20)
+    assert answers == [200]
+    assert ended.wait(20)
