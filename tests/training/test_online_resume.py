@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -146,28 +147,62 @@ def test_states_of_iterations_ends_are_resumed_from(
     same_bits(tiny.run_stage("online_rl", every, inputs, tmp_path, attempt="a2"), undisturbed)
 
 
+class Started:
+    """The stage in a process of its own, as a launcher starts it."""
+
+    def __init__(
+        self, config: dict[str, Any], inputs: dict[str, Manifest], storage: Path, attempt: str
+    ) -> None:
+        job = tiny.job_file("online_rl", config, inputs, storage, attempt)
+        self.folder = storage / job.folder
+        self.folder.mkdir(parents=True)
+        path = self.folder / "job.json"
+        path.write_text(job.model_dump_json())
+        command = [sys.executable, "-m", "compose_rl.stages.online_rl.run", "--job", str(path)]
+        paths = os.pathsep.join([str(Path(toy.__file__).parent), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+        self.process = subprocess.Popen(command, env=environment)
+
+    def __enter__(self) -> Started:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def wait_for_steps(self, count: int) -> None:
+        """Wait until ``count`` batches are done, those of attempts before it counted."""
+        curves = self.folder / "curves" / "curves.jsonl"
+        while not curves.exists() or curves.read_text().count("loss/train/total") < count:
+            assert self.process.poll() is None, "the stage ended too early"
+            time.sleep(0.005)
+
+
+@pytest.mark.slow
+def test_killed_at_two_random_moments_it_ends_with_the_same_bits(
+    tmp_path: Path, inputs: dict[str, Manifest], undisturbed: Manifest
+) -> None:
+    draw = random.SystemRandom()
+    for attempt, steps in (("a1", draw.randint(1, 5)), ("a2", draw.randint(6, 10))):
+        pause = draw.random() / 10
+        print(f"{attempt}: killed {pause:.3f} s after batch {steps}")
+        with Started(CONFIG, inputs, tmp_path, attempt) as stage:
+            stage.wait_for_steps(steps)
+            time.sleep(pause)
+            stage.process.kill()
+            assert stage.process.wait() == -signal.SIGKILL
+    same_bits(tiny.run_stage("online_rl", CONFIG, inputs, tmp_path, attempt="a3"), undisturbed)
+
+
 @pytest.mark.slow
 def test_told_to_stop_it_saves_its_state_and_goes_on(
     tmp_path: Path, inputs: dict[str, Manifest], undisturbed: Manifest
 ) -> None:
     rarely = CONFIG | {"save_interval": "1000ba"}
-    job = tiny.job_file("online_rl", rarely, inputs, tmp_path, "a1")
-    folder = tmp_path / job.folder
-    folder.mkdir(parents=True)
-    (folder / "job.json").write_text(job.model_dump_json())
-    command = [sys.executable, "-m", "compose_rl.stages.online_rl.run", "--job", str(folder / "job.json")]
-    paths = os.pathsep.join([str(Path(toy.__file__).parent), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    process = subprocess.Popen(command, env=environment)
-    curves = folder / "curves" / "curves.jsonl"
-    try:
-        while not curves.exists() or curves.read_text().count("loss/train/total") < 2:
-            assert process.poll() is None, "the stage ended too early"
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == EXIT_TRANSIENT
-    finally:
-        process.kill()
-    message = json.loads((folder / "failure.json").read_text())["message"]
+    with Started(rarely, inputs, tmp_path, "a1") as stage:
+        stage.wait_for_steps(2)
+        stage.process.send_signal(signal.SIGTERM)
+        assert stage.process.wait(60) == EXIT_TRANSIENT
+    message = json.loads((stage.folder / "failure.json").read_text())["message"]
     assert message.startswith("told to stop (SIGTERM); state saved after batch ")
     same_bits(tiny.run_stage("online_rl", rarely, inputs, tmp_path, attempt="a2"), undisturbed)
