@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +15,8 @@ from compose_rl.rollouts.messages import Answers, Asked, WeightsAt, bearer, dump
 __all__ = ["Connection", "ServerLost"]
 
 _SCHEMES = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Half a minute of silence, in seconds and questions that nobody answers."""
 _SHORT = 10.0
 """Seconds for what needs no engine."""
 
@@ -93,6 +96,8 @@ class Connection:
             headers["Authorization"] = token
         connection = self._make(self._address, timeout=timeout or self._timeout)
         try:
+            connection.connect()
+            _keep_alive(connection.sock)
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             content = answer.read()
@@ -108,6 +113,14 @@ class Connection:
         if answer.status >= 500:
             raise ServerLost(f"{self.url}: {answer.status} {message}")
         raise UserError(f"rollout server {self.url}: {message}")
+
+
+def _keep_alive(connection: socket.socket) -> None:
+    """Have the kernel look whether the other machine is still there: one that is lost says nothing."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 def _message(content: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from space import Space
 from toy_stage import SPEC
 
 from compose_rl.config.resources import Resources
+from compose_rl.config.rollouts import RolloutEngine, ServerPlan
 from compose_rl.errors import UserError
 from compose_rl.launch.backend import JobRequest
 from compose_rl.launch.kubernetes.api import Api
@@ -73,6 +75,24 @@ def test_more_gpus_than_any_node_has_are_refused(api: Api, space: Space, gpu_nod
     assert "has more than 0 of amd.com/gpu; name another in gpu" in message
     assert "no node has these labels" in refused(api, space, gpus_per_node=1, node_selector={"no": "such"})
     check(api, asked(space, gpus_per_node=8, node_selector=gpu_node, check_nodes=False))
+
+
+@pytest.mark.scenario("more GPUs than any node has, of a server")
+def test_servers_are_counted_too(api: Api, space: Space, gpu_node: dict[str, str]) -> None:
+    def asked_for(each: int, **rollout: Any) -> JobRequest:
+        def plan(config: Any, inputs: Any) -> ServerPlan:
+            return ServerPlan(RolloutEngine(kind="server", tensor_parallel_size=each), 8)
+
+        request = asked(space, gpus_per_node=4, node_selector=gpu_node, rollout=rollout)
+        return replace(request, spec=replace(SPEC, servers=plan))
+
+    check(api, asked_for(4))
+    with pytest.raises(UserError) as error:
+        check(api, asked_for(8))
+    assert "rollout.gpus=8: no node that node_selector leaves has more than 4" in str(error.value)
+    assert "set engine.tensor_parallel_size to at most 4 and engine.servers to more" in str(error.value)
+    with pytest.raises(UserError, match=r"rollout\.node_selector=\{'no': 'such'\}: no node has these labels"):
+        check(api, asked_for(1, node_selector={"no": "such"}))
 
 
 @pytest.mark.scenario("more GPUs than any node has, without the right to look")

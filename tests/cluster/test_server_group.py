@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import up
 from clients import Object
+from crds import TRAINER
 from kubernetes import client, config
 from places import ADMIN
 from space import Space
 from test_gc import gc
+from test_kinds import EVERYTHING
 
 from compose_rl.config.resources import Resources
 from compose_rl.launch.backend import JobRequest
@@ -27,26 +29,31 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "launch"))
 from test_server_objects import INPUTS, asked
 
 SERVER = {"kind": "server", "servers": 2}
-KIND = KINDS["pytorchjob"]
+
+
+COMMON = {"image": "docker.io/local/none:1", "lease_minutes": 0.1}
+FIXED = {"pytorchjob": {**COMMON, "scheduler_name": "by-hand"}, "trainjob": COMMON}
+"""A TrainJob of a cluster without its operator has no trainers' pods."""
 
 
 class Launcher:
     """A launcher's hold, in this process."""
 
-    def __init__(self, space: Space, folder: Path, holder: str, **resources: Any) -> None:
-        fixed = {"image": "docker.io/local/none:1", "scheduler_name": "by-hand", "lease_minutes": 0.1}
-        given = {**fixed, **resources}
-        here = asked(folder, SERVER, backend="pytorchjob", **given)
+    def __init__(
+        self, space: Space, folder: Path, holder: str, kind: str = "pytorchjob", **resources: Any
+    ) -> None:
+        given = {**FIXED[kind], "backend": kind, **resources}
+        here = asked(folder, SERVER, **given)
         self.request = JobRequest(
             spec=here.spec,
             key=here.spec.key(here.spec.parse(here.config, INPUTS), INPUTS),
             store=open_store(space.storage),
             config=here.config,
             inputs=INPUTS,
-            resources=Resources(backend="pytorchjob", **given),
+            resources=Resources(**given),
         )
         self.said: list[str] = []
-        place = Place(kind=KIND, api=Api.connect(), identity=Identity(holder=holder), image="")
+        place = Place(kind=KINDS[kind], api=Api.connect(), identity=Identity(holder=holder), image="")
         self.hold = Hold(place, self.request, self.said.append)
 
     def take(self) -> Object:
@@ -92,6 +99,35 @@ class Group:
 @pytest.fixture
 def group(space: Space) -> Group:
     return Group(space)
+
+
+@pytest.fixture
+def restricted(space: Space) -> None:
+    """The namespace refuses every pod that does not meet "restricted"."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    space.admin.core.patch_namespace(space.namespace, {"metadata": {"labels": labels}})
+
+
+@pytest.mark.scenario("servers: restricted pods with everything that can be asked for")
+def test_pods_of_servers_are_restricted(space: Space, group: Group, restricted: None, tmp_path: Path) -> None:
+    everything = {name: value for name, value in EVERYTHING.items() if name != "nodes"}
+    rollout = {"gpus": 1, "cpu": "250m", "shm": "32Mi", "node_selector": {"pool": "other"}}
+    Launcher(space, tmp_path, "a", **everything, rollout=rollout).take()
+    up.until(lambda: len(group.pods()) == 2, "a pod for each server", 30)
+
+
+@pytest.mark.scenario("servers: of a TrainJob")
+def test_a_trainjob_has_servers_too(space: Space, group: Group, tmp_path: Path) -> None:
+    with TRAINER.installed():
+        launcher = Launcher(space, tmp_path, "a", "trainjob")
+        job = launcher.take()
+        (servers,) = group.jobs
+        (owner,) = servers["metadata"]["ownerReferences"]
+        assert (owner["kind"], owner["uid"]) == ("TrainJob", job["metadata"]["uid"])
+        assert (len(group.services), len(group.secrets)) == (1, 1)
+        assert not group.suspended
+        launcher.hold.leave("told to")
+        assert group.suspended
 
 
 @pytest.mark.scenario("servers: made with the job, owned by it, gone with it")

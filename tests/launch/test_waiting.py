@@ -32,6 +32,7 @@ def test_a_pod_that_fits_nowhere_says_what_the_scheduler_says():
     "reason, message, remedy, at_once, exit_code",
     [
         ("CreateContainerConfigError", 'secret "hf" not found', "create what is missing", True, 2),
+        ("CreateContainerConfigError", 'secret "crl-x-1-rollout-a0" not found', "create what", False, 2),
         ("CreateContainerConfigError", "failed to sync secret cache: timed out", "", True, 0),
         ("InvalidImageName", "couldn't parse image name", "mend the image's name", True, 2),
         ("ErrImageNeverPull", "is not present with pull policy of Never", "image_pull_policy", True, 2),
