@@ -26,7 +26,7 @@ environments:  ## create .venvs/control and .venvs/train from their locks
 environments-test:  ## the same, with what the tests need
 	@$(PYTHON) tools/environments.py --tests control train
 
-
+demo: environments $(DEMO)/data/parameters.yaml  ## the whole of RLHF on a small model, from data to reports
 	@$(CONTROL)/bin/python pipelines/ppo.py --run --storage $(DEMO)/store --parameters $(DEMO)/data/parameters.yaml
 
 $(DEMO)/data/parameters.yaml: $(wildcard compose_rl/demo/*.*) | environments

@@ -85,7 +85,7 @@ class OnlineRLSettings(Config):
     value_clip_range: float = Field(0.2, gt=0)
     joint_actor_critic: bool = True
     """True: the critic is a linear layer on the policy's last hidden states. False: a model of its own, from
-    the stage's input ``critic`` (or, without it, from the policy's start)."""
+    the stage's input ``critic``; without it from its reward model, or else from the policy's start."""
     critic_dropout: float = Field(0.0, ge=0, lt=1)
 
     beta: float = Field(1e-3, gt=0)

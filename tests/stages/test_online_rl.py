@@ -86,15 +86,16 @@ def test_lora_starts_from_its_base_and_moves_away_from_it(run: Run) -> None:
     assert result.info["peft"]
 
 
+@pytest.mark.parametrize("slots", [("reward_model",), ("reward_model", "critic")])
 def test_a_trained_reward_model_is_reward_and_start_of_the_critic(
-    run: Run, tiny_model: Path, tmp_path: Path
+    run: Run, tiny_model: Path, tmp_path: Path, slots: tuple[str, ...]
 ) -> None:
     judge = toy.judge(tmp_path / "judge", tiny_model)
     result = run(
         max_duration="2iter",
         model=ACTOR_CRITIC | {"joint_actor_critic": False},
         variables={"rewards": {}},
-        inputs={"reward_model": judge, "critic": judge},
+        inputs=dict.fromkeys(slots, judge),
     )
     assert len(tiny.curve(result, "rollout/reward/reward_model")) == 2
     # A critic that starts from the judge knows more than one that starts from nothing.

@@ -52,8 +52,9 @@ def run(job: Job) -> Result:
 def _amend_model(model: dict[str, Any], job: Job) -> None:
     if "length_normalize_policy_loss" in model:
         del model["loss_aggregation"]  # the same under its own name
-    if "critic" in job.inputs:
-        model["critic_path"] = str(job.model_path("critic"))
+    if job.config.model.has_critic and not job.config.model.joint_actor_critic:
+        start = next((slot for slot in ("critic", "reward_model") if slot in job.inputs), "model")
+        model["critic_path"] = str(job.model_path(start))
 
 
 def _report(job: Job, result: Result, samples: Path) -> None:

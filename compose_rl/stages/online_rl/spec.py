@@ -136,7 +136,9 @@ SPEC = StageSpec(
         "prompts": Slot(stages=("tokenize",), doc=f"prompts: {', '.join(PROMPT_TYPES)} data"),
         "reward_model": Slot(stages=("export",), doc="a trained reward model", optional=True),
         "critic": Slot(
-            stages=("export",), doc="the reward model that a critic of its own starts from", optional=True
+            stages=("export",),
+            doc="what a critic of its own starts from; by default the reward model, else the policy",
+            optional=True,
         ),
         "vstar": Slot(stages=("vstar",), doc="optimal values of the prompts, for apo", optional=True),
     },
