@@ -92,6 +92,11 @@ class Group:
         (job,) = self.jobs
         return bool(job["spec"].get("suspend"))
 
+    def suspend(self, value: bool) -> None:
+        (job,) = self.jobs
+        body = {"spec": {"suspend": value}}
+        self._batch.patch_namespaced_job(job["metadata"]["name"], self._space.namespace, body)
+
     def pods(self) -> list[str]:
         return sorted(p["spec"]["hostname"] for p in self._space.pods if "-rollout-" in p["metadata"]["name"])
 
@@ -167,9 +172,11 @@ def test_what_is_missing_is_made_by_whoever_takes_the_job_over(
     (servers,), (service,), (secret,) = group.jobs, group.services, group.secrets
     space.admin.core.delete_namespaced_service(service["metadata"]["name"], space.namespace)
     space.admin.core.delete_namespaced_secret(secret["metadata"]["name"], space.namespace)
+    group.suspend(True)
     again = Launcher(space, tmp_path, "a")
-    again.take()
+    again.hold.seen(again.take())
     assert again.hold.adopted
+    assert not group.suspended
     assert [each["metadata"]["name"] for each in group.services] == [service["metadata"]["name"]]
     assert [each["metadata"]["name"] for each in group.secrets] == [secret["metadata"]["name"]]
     assert [each["metadata"]["uid"] for each in group.jobs] == [servers["metadata"]["uid"]]

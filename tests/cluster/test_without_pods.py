@@ -232,7 +232,7 @@ def test_without_the_role_the_line_says_what_is_missing(api_launchers: Launchers
 def test_without_the_operator_the_line_says_what_to_install(api_launchers: Launchers, space: Space) -> None:
     installed = space.admin.definitions.list_custom_resource_definition().items
     assert "trainjobs.trainer.kubeflow.org" not in [found.metadata.name for found in installed]
-    launcher = api_launchers.toy(backend="trainjob")
+    launcher = api_launchers.toy(backend="trainjob", scheduler_name=None)  # which a TrainJob cannot set
     assert launcher.wait() == EXIT_USER
     assert "the cluster does not know" in error_line(launcher)
     assert "install Kubeflow Trainer" in error_line(launcher)

@@ -87,7 +87,7 @@ class ClusterBackend:
             adopted=hold.adopted,
             servers=notes(job).get(naming.SERVERS),
         )
-        if end.over and end.end in (End.SUCCEEDED, End.FAILED):
+        if end.over and end.end is not End.DELETED:
             hold.ended()
         attempt = hold.attempt(job)
         exit_code, reason = end.exit_code, end.reason

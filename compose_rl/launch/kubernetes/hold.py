@@ -53,11 +53,17 @@ class Place:
 
 
 class Hold:
-    """At most one job, the newest at the key."""
+    """At most one job, the newest at the key.
+
+    Raises:
+        UserError: this kind of job cannot have what the request asks for.
+    """
 
     def __init__(self, place: Place, request: JobRequest, say: Callable[[str], None]) -> None:
         self.kind, self.api, self.identity = place.kind, place.api, place.identity
         self._image = place.image
+        # Before anything is made or asked for: it is refused here where this kind of job cannot have it.
+        self._digest = self.kind.digest(request, image=place.image)
         self._request = request
         self._say = say
         self._labels = ",".join(
@@ -111,7 +117,7 @@ class Hold:
             self._servers_suspended = suspended
 
     def ended(self) -> None:
-        """The job has ended: nobody asks its servers any more."""
+        """The job has ended, or was left: nobody asks its servers any more."""
         if self._job is not None:
             switch_servers(self.api.fork(patience=_LEAVE_SECONDS), self._job, suspend=True)
 
@@ -191,18 +197,21 @@ class Hold:
         owner, token = self.kind.reference(found), secrets.token_hex(32)
         for resource, body in servers.objects(token, owner, suspend=self._servers_suspended):
             body["metadata"]["labels"] |= self.identity.labels
-            with contextlib.suppress(AlreadyExists):
+            try:
                 self.api.create(resource, body)
+            except AlreadyExists:
+                self._servers_suspended = None  # as it was left
 
     def _compare(self, found: Object) -> None:
         """One key, one job, also where another launcher asked for other resources: two would waste GPUs."""
-        if notes(found).get(naming.DIGEST) == self.kind.digest(self._request, image=self._image):
+        if notes(found).get(naming.DIGEST) == self._digest:
             return
         mine = self.kind.build(
             self._request, job=self.attempt(found), number=_number(found), image=self._image, environ={}
         )
         wanted = differences(mine["spec"], found["spec"])
-        self._say(f"it was started with other resources than yours: {'; '.join(wanted) or 'in its image'}")
+        where = "; ".join(wanted) or "in its image or its servers"
+        self._say(f"it was started with other resources than yours: {where}")
 
     def _create(self, number: int, tries: int) -> None:
         """Make the next job, unless somebody else does at the same moment."""
