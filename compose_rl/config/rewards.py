@@ -8,12 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from compose_rl.config.reward_types import REWARDS, Function, Registered, RewardModel, RewardSettings
+from compose_rl.config.reward_types import (
+    REWARDS,
+    ComposerRewardModel,
+    Function,
+    Registered,
+    RewardModel,
+    RewardSettings,
+)
 from compose_rl.config.schema import parse, unknown_key
 from compose_rl.errors import UserError
 from compose_rl.store.manifest import digest
 
-__all__ = ["function_source", "parse_rewards", "reward_code", "wants_reward_model"]
+__all__ = ["function_source", "models_by_place", "parse_rewards", "reward_code", "wants_reward_model"]
 
 
 def parse_rewards(
@@ -84,3 +91,12 @@ def reward_code(rewards: Mapping[str, RewardSettings]) -> dict[str, str]:
 def wants_reward_model(rewards: Mapping[str, RewardSettings]) -> list[str]:
     """Names of the rewards that are the stage's input ``reward_model``."""
     return [name for name, s in rewards.items() if isinstance(s, RewardModel) and s.model is None]
+
+
+def models_by_place(rewards: Mapping[str, RewardSettings]) -> list[str]:
+    """Names of the rewards that are a model at a path, or of a name on a hub, whatever lies there."""
+    return [
+        name
+        for name, s in rewards.items()
+        if isinstance(s, ComposerRewardModel) or (isinstance(s, RewardModel) and s.model is not None)
+    ]

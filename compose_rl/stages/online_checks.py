@@ -7,7 +7,7 @@ from typing import Any
 
 from compose_rl.config.minibatches import check_minibatches
 from compose_rl.config.online_rl import OnlineRLSettings, OnlineVariables
-from compose_rl.config.rewards import parse_rewards, wants_reward_model
+from compose_rl.config.rewards import models_by_place, parse_rewards, wants_reward_model
 from compose_rl.config.rollouts import RolloutEngine, ServerPlan
 from compose_rl.errors import UserError
 from compose_rl.store.manifest import Manifest
@@ -138,7 +138,13 @@ def check_rewards(
     if asked and "reward_model" not in inputs:
         raise UserError(
             f"{stage}: variables.rewards.{asked[0]} is the input 'reward_model', which is missing;"
-            " give the export of a reward_model, or set its key 'model'"
+            " give the export of a reward_model"
+        )
+    for name in models_by_place(parsed):
+        raise UserError(
+            f"{stage}: variables.rewards.{name} names a model by its place, which the stage's key cannot tell"
+            " from another that lies there later; give its export as input 'reward_model' to the reward_type"
+            " reward_model without 'model', or serve it to the reward_type inference_reward_model"
         )
     columns = inputs["prompts"].info.get("columns")
     for name, settings in parsed.items():

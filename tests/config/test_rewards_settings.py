@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from compose_rl.config.reward_types import REWARDS
-from compose_rl.config.rewards import parse_rewards, reward_code, wants_reward_model
+from compose_rl.config.rewards import models_by_place, parse_rewards, reward_code, wants_reward_model
 from compose_rl.errors import UserError
 
 PROJECT = Path(__file__).parents[2] / "pyproject.toml"
@@ -113,4 +113,5 @@ def test_what_a_reward_needs_of_the_inputs_is_known() -> None:
         }
     )
     assert wants_reward_model(rewards) == ["rm"]
+    assert models_by_place(rewards) == ["other"]
     assert [name for name, settings in rewards.items() if settings.needs_answer] == ["right", "comparing"]

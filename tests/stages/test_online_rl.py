@@ -220,6 +220,26 @@ def refused(inputs: dict[str, Manifest], **changed: Any) -> str:
     return str(error.value)
 
 
+@pytest.mark.parametrize(
+    "reward",
+    [
+        {"reward_type": "reward_model", "model": "/models/judge"},
+        {"reward_type": "hf_pairwise", "model_config": {"name": "hf_pairwise_rm"}, "load_path": "judge.pt"},
+    ],
+    ids=["reward_model", "hf_pairwise"],
+)
+@pytest.mark.parametrize("stage", ["online_rl", "vstar"])
+def test_a_reward_model_whose_content_the_key_would_not_hold_is_refused(
+    reward: dict[str, Any], stage: str, inputs: dict[str, Manifest]
+) -> None:
+    rewards = {"rewards": {"judge": reward}}
+    document = toy.config(variables=rewards) if stage == "online_rl" else rewards | {"max_gen_len": 4}
+    with pytest.raises(
+        UserError, match=r"variables.rewards.judge names a model by its place.* input 'reward_model'"
+    ):
+        load(stage).parse(document, inputs)
+
+
 def test_what_is_refused_before_anything_heavy(inputs: dict[str, Manifest]) -> None:
     assert "32 answers" in refused(inputs, global_train_batch_size=24)
     assert "did you mean" in refused(inputs, variables={"rewards": {"x": {"reward_type": "gsm8k_verifer"}}})
