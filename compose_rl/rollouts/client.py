@@ -19,6 +19,7 @@ from compose_rl.rollouts.messages import Asked
 from compose_rl.rollouts.places import GivenServers, Servers
 from compose_rl.rollouts.requests import check_requests
 from compose_rl.rollouts.shipping import Shipment, cast
+from compose_rl.rollouts.telling import Telling
 from compose_rl.rollouts.types import Completion, Pushed, Request, Sampling
 from compose_rl.rollouts.versions import check_sync
 from compose_rl.rollouts.work import Work, split
@@ -136,22 +137,23 @@ class ServerGenerator:
         sampling: Sampling,
         done: Callable[[int], None],
     ) -> list[list[Completion]]:
+        telling = Telling(done, sum(len(request.seeds) for request in requests))
         for index in [*range(self._servers.count)] * parallel:
             work.begin_worker()
-            arguments = (index, work, requests, sampling)
+            arguments = (index, work, requests, sampling, telling)
             threading.Thread(target=self._serve, args=arguments, name=f"server-{index}", daemon=True).start()
-        told, known = 0, 0
+        threading.Thread(target=telling.watch, args=(work,), name="telling", daemon=True).start()
+        known = 0
         while not work.over:
             known = work.wait_for_news(known)
-            arrived = sum(len(group) for result in list(work.results.values()) for group in result)
-            if arrived > told:
-                done(arrived - told)
-                told = arrived
+            telling.up_to(sum(len(group) for result in list(work.results.values()) for group in result))
         if work.failure is not None:
             raise work.failure
         return [group for part in parts for group in work.results[part.start]]
 
-    def _serve(self, index: int, work: Work, requests: Sequence[Request], sampling: Sampling) -> None:
+    def _serve(
+        self, index: int, work: Work, requests: Sequence[Request], sampling: Sampling, telling: Telling
+    ) -> None:
         """Have server ``index`` do parts of the work until none is left, or it is lost for good."""
         failures = 0
         last: Exception | None = None
@@ -160,6 +162,7 @@ class ServerGenerator:
             try:
                 server, health = self._ready(index, lambda: work.over)
                 url = server.url
+                telling.begins(url, health)
                 asked = Asked(requests=list(requests[part.start : part.stop]), sampling=sampling)
                 answers = server.generate(asked)
                 if answers.version != self.version:
@@ -171,6 +174,7 @@ class ServerGenerator:
                 self._say(f"rollout server {index} is lost ({error}); its part is done again")
                 failures, last = failures + 1, TransientError(f"rollout server {index}: {error}")
                 if url is not None:
+                    telling.lost(url)
                     self._servers.lost(index, url)
                 work.give_back(part)
             except TransientError as error:

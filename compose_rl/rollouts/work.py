@@ -79,6 +79,11 @@ class Work:
                 self.failure = error
             self._news.notify_all()
 
+    def wait_until_over(self, seconds: float) -> bool:
+        """Wait at most ``seconds``; whether it is over."""
+        with self._news:
+            return self._news.wait_for(lambda: self.over, seconds)
+
     def wait_for_news(self, known: int) -> int:
         """Wait until more than ``known`` parts have come, or it is over; the number of parts that have."""
         with self._news:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from small_llama import END, VOCAB, small_llama  # noqa: E402
 
 from compose_rl.config.rollouts import RolloutEngine  # noqa: E402
 from compose_rl.errors import TransientError, UserError  # noqa: E402
-from compose_rl.rollouts import shipping  # noqa: E402
+from compose_rl.rollouts import shipping, telling  # noqa: E402
 from compose_rl.rollouts.client import ServerGenerator  # noqa: E402
 from compose_rl.rollouts.hf import HFGenerator  # noqa: E402
 from compose_rl.rollouts.server.hf_backend import HFBackend  # noqa: E402
@@ -114,6 +115,40 @@ class Wrong(HFBackend):
 
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
         return [[self.change(answer) for answer in group] for group in super().generate(requests, sampling)]
+
+
+class Waiting(HFBackend):
+    """An engine whose answers are sent only after the client told of them."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, RolloutEngine())
+        self.told = threading.Event()
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
+        answers = super().generate(requests, sampling)
+        assert self.told.wait(30)
+        return answers
+
+
+def test_what_one_server_has_written_is_told_before_it_answers(
+    serve: Callable[..., Any], folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(telling, "_LOOK", 0.01)
+    backend = Waiting(folder)
+    client = ServerGenerator([serve(backend=backend)[0]])
+    told: list[int] = []
+
+    def done(count: int) -> None:
+        told.append(count)
+        if sum(told) == 18:
+            backend.told.set()
+
+    client.generate(REQUESTS, SAMPLING, done)
+    assert sum(told) == 18
+    told.clear()
+    client.generate(REQUESTS[:3], SAMPLING, done)
+    assert sum(told) == 6
+    client.close()
 
 
 def replacing(**values: Any) -> Callable[[Completion], Completion]:

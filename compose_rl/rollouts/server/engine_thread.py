@@ -37,6 +37,8 @@ class EngineThread:
         self._calls: queue.SimpleQueue[Callable[[LLMEngine], None] | None] = queue.SimpleQueue()
         self._answers: dict[str, Future[RequestOutput]] = {}
         self._numbers = itertools.count()
+        self.answered = 0
+        """Answers written so far."""
         started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, args=(build, started), name="engine", daemon=True)
         self._thread.start()
@@ -94,4 +96,5 @@ class EngineThread:
                 call(engine)
             for output in engine.step():
                 if output.finished:
+                    self.answered += 1
                     self._answers.pop(output.request_id).set_result(output)

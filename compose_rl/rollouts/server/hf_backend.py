@@ -49,6 +49,7 @@ class HFBackend:
         self._module = module
         self._device = device
         self._lock = threading.Lock()
+        self._answered = 0
         self.vocab_size, most = model_limits(module)
         self.max_length = min(max_length or most or _UNBOUNDED, most or _UNBOUNDED)
 
@@ -59,7 +60,10 @@ class HFBackend:
     def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Completion]]:
         """Answers to each request; one call at a time."""
         with self._lock:
-            return self._generator.generate(requests, sampling)
+            return self._generator.generate(requests, sampling, self._count)
+
+    def _count(self, answers: int) -> None:
+        self._answered += answers
 
     def load_weights(self, folder: Path, version: int) -> None:
         weights = {
@@ -79,7 +83,7 @@ class HFBackend:
 
     def health(self) -> dict[str, Any]:
         dtype = str(self._module.dtype).removeprefix("torch.")
-        return {"engine": "hf", "dtype": dtype, "parallel": 1}
+        return {"engine": "hf", "dtype": dtype, "parallel": 1, "answered": self._answered}
 
     def close(self) -> None:
         self._generator.close()

@@ -100,7 +100,8 @@ class VLLMBackend:
             self._asleep = False
 
     def health(self) -> dict[str, Any]:
-        return {"engine": "vllm", "dtype": self._dtype, "parallel": _PARALLEL}
+        answered = self._thread.answered
+        return {"engine": "vllm", "dtype": self._dtype, "parallel": _PARALLEL, "answered": answered}
 
     def close(self) -> None:
         self._thread.close()
