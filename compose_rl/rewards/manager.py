@@ -65,6 +65,12 @@ class RewardManager:
             UserError: a reward failed for more than ``max_lost_fraction`` of the answers.
             TransientError: the same, because the outside world failed.
         """
+        rewarded = self.judge(samples)
+        self.refuse_too_many(rewarded.failures, len(samples))
+        return rewarded
+
+    def judge(self, samples: Sequence[RewardedSample]) -> Rewarded:
+        """The rewards of ``samples``, however many were lost; the caller sees to :meth:`refuse_too_many`."""
         scores = self._ask(samples)
         points = {
             name: [self._points(name, score, sample) for score, sample in zip(found, samples, strict=True)]
@@ -72,8 +78,25 @@ class RewardManager:
         }
         failures = {name: _failure(found, samples) for name, found in points.items()}
         failures = {name: failure for name, failure in failures.items() if failure.count}
-        self._refuse_too_many(failures, points, len(samples))
         return self._sum(points, failures, samples)
+
+    def refuse_too_many(self, failures: Mapping[str, Failure], total: int) -> None:
+        """Stop where too many of ``total`` answers were lost.
+
+        Raises:
+            UserError: a reward failed for more than ``max_lost_fraction`` of them.
+            TransientError: the same, because the outside world failed.
+        """
+        for name, failure in failures.items():
+            if failure.count <= self._variables.max_lost_fraction * total:
+                continue
+            message = (
+                f"variables.rewards.{name}: failed for {failure.count} of {total} answers, more than"
+                f" max_lost_fraction={self._variables.max_lost_fraction:g}; the first: {failure.first}"
+            )
+            if 2 * failure.transient > failure.count:
+                raise TransientError(message)
+            raise UserError(f"{message}; mend the reward, or raise max_lost_fraction")
 
     def close(self) -> None:
         """End the processes."""
@@ -107,21 +130,6 @@ class RewardManager:
                 return Failed(f"gave points at token {index} of an answer of {last + 1}")
         clip = self._settings[name].clip
         return points if clip is None else [(i, max(-clip, min(clip, value))) for i, value in points]
-
-    def _refuse_too_many(
-        self, failures: Mapping[str, Failure], points: Mapping[str, list[_Points | Failed]], total: int
-    ) -> None:
-        for name, failure in failures.items():
-            if failure.count <= self._variables.max_lost_fraction * total:
-                continue
-            message = (
-                f"variables.rewards.{name}: failed for {failure.count} of {total} answers, more than"
-                f" max_lost_fraction={self._variables.max_lost_fraction:g}; the first: {failure.first}"
-            )
-            failed = [found for found in points[name] if isinstance(found, Failed)]
-            if 2 * sum(found.transient for found in failed) > len(failed):
-                raise TransientError(message)
-            raise UserError(f"{message}; mend the reward, or raise max_lost_fraction")
 
     def _sum(
         self,
@@ -190,6 +198,7 @@ def _failure(found: Sequence[_Points | Failed], samples: Sequence[RewardedSample
     return Failure(
         len(failed),
         f"{_short(score.reason)} (prompt {_short(sample.prompt)!r}, answer {_short(sample.answer)!r})",
+        sum(score.transient for score, _ in failed),
     )
 
 

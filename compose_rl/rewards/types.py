@@ -71,6 +71,11 @@ class Failure:
     """Answers lost."""
     first: str
     """The first one's reason and text, in one line."""
+    transient: int = 0
+    """Of them because the outside world failed."""
+
+    def __add__(self, other: Failure) -> Failure:
+        return Failure(self.count + other.count, self.first, self.transient + other.transient)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import torch
 from compose_rl.stages.attempt import published
 from compose_rl.store import open_store
 from compose_rl.store.manifest import Manifest
+from compose_rl.training.checkpoints import SEAL_SUFFIX
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,60 @@ CASES: dict[str, dict[str, Any]] = {
         "model": {"name": "hf_actor_critic_lm", "loss_type": "ppo", "compute_kl_loss": False},
         "variables": {"kl_controller": {"init_kl_coef": 0.1}, "dynamic_sampling": {"max_rounds": 2}},
     },
+    "resumed": {
+        "variables": {
+            "kl_controller": {"init_kl_coef": 0.1},
+            "epoch_per_iteration": 2,
+            "num_batches_per_update": 2,
+        },
+        "global_train_batch_size": 16,
+        "max_duration": "3iter",
+        "save_interval": "3ba",
+    },
+    "sharded": {"variables": {"epoch_per_iteration": 2}, "max_duration": "3iter", "optimizer": {"lr": 0.001}},
 }
+IN_TWO: dict[str, dict[str, Any]] = {
+    "sharded": {"fsdp_config": {}, "variables": {"engine": {"kind": "server"}}},
+    "lost": {
+        "variables": {
+            "rewards": {"half": {"reward_type": "online_toy.fails_in_the_second_process"}},
+            "max_lost_fraction": 0.6,
+        },
+        "max_duration": "1iter",
+    },
+}
+"""What two processes are given beside it."""
+
+
+class KilledError(Exception):
+    """The process ends here."""
+
+
+def one_ends_in_the_middle(inputs: dict[str, Manifest], storage: Path) -> None:
+    """Train in this process until the fifth batch: the state of the third is of an iteration's middle."""
+    from compose_rl.training.callbacks.finite_loss import FiniteLoss
+
+    original, left = FiniteLoss.batch_end, [5]
+
+    def ends(*args: Any) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise KilledError
+        original(*args)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(FiniteLoss, "batch_end", ends)
+        with pytest.raises(KilledError):
+            tiny.run_stage("online_rl", toy.config(**CASES["resumed"]), inputs, storage, attempt="a1")
+    assert [path.name for path in storage.rglob(f"*{SEAL_SUFFIX}")] == [f"ba3{SEAL_SUFFIX}"]
+
+
+def in_two(name: str) -> dict[str, Any]:
+    """The document of a case for two processes; one that is resumed has the key that one process gave it."""
+    one, two = CASES.get(name, {}), IN_TWO.get(name, {})
+    variables = one.get("variables", {}) | two.get("variables", {})
+    budget = {} if name == "resumed" else BUDGET
+    return toy.config(**(one | two | budget | {"variables": variables}))
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +97,9 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[s
 def two(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Manifest]) -> dict[str, Manifest]:
     """The result of each case, all trained by the same two processes."""
     storage = tmp_path_factory.mktemp("online-two-store")
+    one_ends_in_the_middle(inputs, storage)
     documents = {
-        name: tiny.job_file("online_rl", toy.config(**case, **BUDGET), inputs, storage, "a1")
-        for name, case in CASES.items()
+        name: tiny.job_file("online_rl", in_two(name), inputs, storage, "a2") for name in CASES | IN_TWO
     }
     jobs: list[str] = []
     for name, document in documents.items():
@@ -79,3 +133,22 @@ def test_two_processes_take_the_steps_of_one(
     assert expected.keys() == found.keys()
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-4)
+
+
+def test_sharded_weights_are_pushed_whole(two: dict[str, Manifest], tiny_model: Path) -> None:
+    whole = sum(tensor.nbytes for tensor in tiny.start(tiny_model).values())
+    assert tiny.curve(two["sharded"], "push/bytes") == [whole] * 3
+    # In float32 the server, started from the first weights, says of its answers what the trainer says.
+    assert all(gap < 1e-4 for gap in tiny.curve(two["sharded"], "rollout/engine_gap"))
+
+
+def test_lost_answers_are_counted_over_all_processes(two: dict[str, Manifest]) -> None:
+    # All of the second process's are, which alone would be too many.
+    assert tiny.curve(two["lost"], "rollout/lost") == [0.5]
+
+
+def test_two_go_on_in_the_middle_of_an_iteration_of_one(two: dict[str, Manifest]) -> None:
+    # Else the comparison above would be of a run from the start.
+    (begun,) = Path(two["resumed"].uri).parent.glob("a1/curves/curves.jsonl")
+    ended = Path(two["resumed"].output("curves").uri) / "curves.jsonl"
+    assert ended.read_text().splitlines()[:3] == begun.read_text().splitlines()[:3]

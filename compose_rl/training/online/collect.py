@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from composer.utils import dist
 from compose_rl.config.online_rl import OnlineVariables
 from compose_rl.progress import Progress
 from compose_rl.rewards.manager import RewardManager
-from compose_rl.rewards.types import RewardedSample
+from compose_rl.rewards.types import Failure, RewardedSample
 from compose_rl.rollouts.seeds import answer_seed
 from compose_rl.rollouts.types import Completion, Request, Sampling
 from compose_rl.training.online.answers import Answered, answered, everyone, share
@@ -48,6 +48,21 @@ class Round:
             Request(prompt=tuple(prompt.tokens), seeds=seeds)
             for prompt, seeds in zip(self.prompts, self.seeds, strict=True)
         ]
+
+
+@dataclass
+class Lost:
+    """Answers of an iteration so far, of all ranks, that rewards failed for."""
+
+    failures: dict[str, Failure] = field(default_factory=dict)
+    """By reward."""
+    total: int = 0
+    """Answers judged."""
+
+    def add(self, failures: Mapping[str, Failure], total: int) -> None:
+        self.total += total
+        for name, failure in failures.items():
+            self.failures[name] = self.failures[name] + failure if name in self.failures else failure
 
 
 class Asked(Protocol):
@@ -134,6 +149,7 @@ class Collector:
         kept: list[Answered] = []
         spare: list[Answered] = []
         asked = 0
+        lost = Lost()
         for _ in range(rounds):
             count = wanted - len(kept)
             if ready is None:
@@ -146,7 +162,7 @@ class Collector:
                 (now, completions), ready = ready, None
             asked += count
             started = time.monotonic()
-            for group in self._score(now, completions):
+            for group in self._score(now, completions, lost):
                 dropped = self.variables.dynamic_sampling is not None and not group.has_signal
                 (spare if dropped else kept).append(group)
             seconds.add("score", started)
@@ -154,15 +170,21 @@ class Collector:
                 break
         return kept + spare[: wanted - len(kept)], taken
 
-    def _score(self, asked: Round, completions: list[list[Completion]]) -> list[Answered]:
+    def _score(self, asked: Round, completions: list[list[Completion]], lost: Lost) -> list[Answered]:
         prompts = asked.prompts[share(len(asked.prompts))]
         samples = rewarded_samples(prompts, completions, self.tokenizer)
-        if not samples:  # fewer prompts than ranks are left to ask
-            return everyone([])
-        with self.progress.phase("score", total=len(samples), unit="answers", brief=True) as phase:
-            scored = self.rewards.score(samples)
-            phase.advance(len(samples))
-        return everyone(answered(prompts, completions, [sample.answer for sample in samples], scored))
+        found: list[Answered] = []
+        failures: dict[str, Failure] = {}
+        if samples:  # else fewer prompts than ranks are left to ask
+            with self.progress.phase("score", total=len(samples), unit="answers", brief=True) as phase:
+                scored = self.rewards.judge(samples)
+                phase.advance(len(samples))
+            found = answered(prompts, completions, [sample.answer for sample in samples], scored)
+            failures = scored.failures
+        for part in dist.all_gather_object((failures, len(samples))):
+            lost.add(*part)
+        self.rewards.refuse_too_many(lost.failures, lost.total)
+        return everyone(found)
 
 
 def rewarded_samples(
