@@ -30,8 +30,13 @@ class OnlineLaunchers:
         self._model, self._prompts = made.stdout.split()
         self.batch = client.BatchV1Api(config.new_client_from_config(str(ADMIN)))
 
-    def start(self, iterations: int, *, grace_minutes: float = 2, **engine: Any) -> Launcher:
-        """Launch it; its answers are rewarded for being short."""
+    def start(self, iterations: int, *, rollout: dict[str, Any] | None = None, **engine: Any) -> Launcher:
+        """Launch it; its answers are rewarded for being short.
+
+        Args:
+            rollout: resources of its servers.
+            engine: settings of the engine.
+        """
         variables = {
             "max_gen_len": 6,
             "generations_per_prompt": 4,
@@ -50,7 +55,8 @@ class OnlineLaunchers:
             "model": {"loss_type": "grpo"},
             "variables": variables,
         }
-        resources = {**self._resources, "memory": "3Gi", "lease_minutes": 0.2, "grace_minutes": grace_minutes}
+        fixed = {"memory": "3Gi", "lease_minutes": 0.2, "grace_minutes": 2, "rollout": rollout or {}}
+        resources = {**self._resources, **fixed}
         command = [
             *[sys.executable, "-m", "compose_rl.cli", "stage", "online_rl"],
             *["--input", f"model={self._model}", "--input", f"prompts={self._prompts}"],

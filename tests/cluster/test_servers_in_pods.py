@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import train_pods
 from clients import Object
 from launching import Launcher, Launchers
 from online_launching import SERVERS, OnlineLaunchers
@@ -126,3 +127,15 @@ def test_what_a_server_refuses_ends_the_step_with_its_line(online: OnlineLaunche
     (line,) = [line for line in launcher.output.splitlines() if line.startswith("error: ")]
     assert "engine.options.rows: 0" in line and "server pod crl-online-rl-" in line
     assert space.jobs[0]["spec"]["runPolicy"]["suspend"] is True
+
+
+@pytest.mark.scenario("servers: vLLM in an image of its own")
+def test_vllm_serves_from_an_image_of_its_own(online: OnlineLaunchers, space: Space) -> None:
+    if not train_pods.environment_folder("rollout").exists():
+        pytest.skip("the environment 'rollout' is not installed")
+    rollout = {"image": train_pods.load_image("rollout"), "memory": "6Gi"}
+    # Graphs and compilation are left out to start sooner.
+    engine = {"kind": "vllm", "servers": 1, "kv_cache_gib": 0.25, "enforce_eager": True}
+    launcher = online.start(3, rollout=rollout, **engine)
+    assert launcher.wait(400) == 0, launcher.output
+    assert len(curve(space, "rollout/reward")) == 3

@@ -16,28 +16,36 @@ import archives
 from places import IMAGES
 
 CHECKOUT = Path(__file__).parents[2]
-IMAGE = "docker.io/local/hostpython:1"
+IMAGE = "docker.io/local/hostpython-{}:1"
 MERGED = ("bin", "lib", "lib64", "sbin")
 """Folders of the root that are links into /usr."""
 
 
-def environment_folder() -> Path:
-    """The local training environment."""
-    return Path(os.environ.get("COMPOSE_RL_ENV_TRAIN", CHECKOUT / ".venvs/train")).absolute()
+def environment_folder(environment: str = "train") -> Path:
+    """A local environment."""
+    given = os.environ.get(f"COMPOSE_RL_ENV_{environment.upper()}", CHECKOUT / ".venvs" / environment)
+    return Path(given).absolute()
+
+
+def load_image(environment: str) -> str:
+    """Bring the image of an environment into the cluster; its name."""
+    image = IMAGE.format(environment)
+    path = IMAGES / f"hostpython-{environment}.tar"
+    _archive(path, image, environment)
+    archives.load_one(path)
+    return image
 
 
 def resources() -> dict[str, Any]:
-    """Bring the image into the cluster; what ``Resources`` needs to run in it."""
-    path = IMAGES / "hostpython.tar"
-    _archive(path)
-    archives.load_one(path)
+    """Bring the training image into the cluster; what ``Resources`` needs to run in it."""
+    image = load_image("train")
     volumes, mounts = [], []
-    for number, folder in enumerate(mounted()):
+    for number, folder in enumerate(mounted("train", "rollout")):
         name = f"host-{number}"
         volumes.append({"name": name, "hostPath": {"path": str(folder), "type": "Directory"}})
         mounts.append({"name": name, "mountPath": str(folder), "readOnly": True})
     return {
-        "image": IMAGE,
+        "image": image,
         "image_pull_policy": "IfNotPresent",
         "volumes": volumes,
         "volume_mounts": mounts,
@@ -45,17 +53,22 @@ def resources() -> dict[str, Any]:
     }
 
 
-def mounted() -> list[Path]:
-    """The folders that the environment needs, none of them inside another."""
-    train = environment_folder()
-    code = "import sys; print(sys.base_prefix)"
-    base = subprocess.run([train / "bin/python", "-c", code], capture_output=True, text=True, check=True)
-    prefix = Path(base.stdout.strip())
-    wanted = {Path("/usr"), prefix, prefix.resolve(), train, train.resolve(), CHECKOUT}
+def mounted(*environments: str) -> list[Path]:
+    """The folders that those of the environments need that are there, none of them inside another."""
+    wanted = {Path("/usr"), CHECKOUT}
+    for folder in filter(Path.exists, map(environment_folder, environments)):
+        wanted |= _of_environment(folder)
     return sorted(path for path in wanted if not any(other in path.parents for other in wanted))
 
 
-def _archive(path: Path) -> None:
+def _of_environment(folder: Path) -> set[Path]:
+    code = "import sys; print(sys.base_prefix)"
+    base = subprocess.run([folder / "bin/python", "-c", code], capture_output=True, text=True, check=True)
+    prefix = Path(base.stdout.strip())
+    return {prefix, prefix.resolve(), folder, folder.resolve()}
+
+
+def _archive(path: Path, image: str, environment: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in MERGED:
@@ -67,5 +80,6 @@ def _archive(path: Path) -> None:
         (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\ntrain:x:65532:65532::/tmp:/bin/sh\n")
         (root / "etc/group").write_text("root:x:0:\ntrain:x:65532:\n")
         (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files dns\n")
-        search = f"{environment_folder()}/bin:/usr/bin:/bin"
-        archives.archive(path, IMAGE, root, environment={"PATH": search, "COMPOSE_RL_ENV": "train"})
+        search = f"{environment_folder(environment)}/bin:/usr/bin:/bin"
+        variables = {"PATH": search, "COMPOSE_RL_ENV": environment}
+        archives.archive(path, image, root, environment=variables)
