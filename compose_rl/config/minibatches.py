@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from compose_rl.config.online_rl import OnlineVariables
 from compose_rl.errors import UserError
 
-__all__ = ["answers_per_row", "check_minibatches", "rank_share"]
+__all__ = ["answers_per_row", "check_minibatches", "rank_share", "with_minibatches"]
+
+_LOADERS = ("prompt", "messages")
 
 
 def answers_per_row(generations: int, share: int) -> int:
     """Answers that a prompt stands in front of in a batch, where a rank has ``share`` of a minibatch."""
     return math.gcd(generations, share)
+
+
+def with_minibatches(document: dict[str, Any]) -> dict[str, Any]:
+    """LLM Foundry's document, with the key of its prompts' dataloader that says how long an epoch is.
+
+    LLM Foundry applies it to every document: of ``config_transforms``. Other documents stay as they are.
+    """
+    loader: dict[str, Any] = document.get("train_loader") or {}
+    if loader.get("name") not in _LOADERS or "minibatches" in loader:
+        return document
+    default = OnlineVariables.model_fields["num_batches_per_update"].default
+    variables: dict[str, Any] = document.get("variables") or {}
+    updates = variables.get("num_batches_per_update", default)
+    return document | {"train_loader": loader | {"minibatches": updates}}
 
 
 def rank_share(size: int, world: int) -> int:

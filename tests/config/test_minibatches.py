@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compose_rl.config.minibatches import check_minibatches
+from compose_rl.config.minibatches import check_minibatches, with_minibatches
 from compose_rl.config.online_rl import OnlineVariables
 from compose_rl.errors import UserError
 
@@ -36,3 +36,14 @@ def test_what_does_not_divide_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         check_minibatches(variables(*given), size, world)
+
+
+def test_a_documents_loader_of_prompts_is_told_how_long_an_epoch_is() -> None:
+    eight = {"variables": {"num_batches_per_update": 8}}
+    filled = with_minibatches({"train_loader": {"name": "prompt", "drop_last": True}, **eight})
+    assert filled == {"train_loader": {"name": "prompt", "drop_last": True, "minibatches": 8}, **eight}
+    assert with_minibatches({"train_loader": {"name": "messages"}})["train_loader"]["minibatches"] == 1
+    given = {"train_loader": {"name": "prompt", "minibatches": 3}, **eight}
+    assert with_minibatches(given) == given
+    for foreign in ({}, {"train_loader": {"name": "finetuning"}, **eight}):
+        assert with_minibatches(foreign) == foreign

@@ -187,6 +187,21 @@ def test_the_same_yaml_for_longer_goes_on_from_its_checkpoint(
     assert [line[name] for line in lines if name in line] == [line[name] for line in whole if name in line]
 
 
+def test_durations_count_epochs(tiny_model: Path, shards: Path, tmp_path: Path) -> None:
+    from llmfoundry.registry import config_transforms
+
+    if "online_minibatches" not in config_transforms:
+        pytest.skip("the project was installed before pyproject.toml named it: make environments")
+    schedule = {"name": "linear_decay_with_warmup", "t_warmup": "1ep", "t_max": "4ep", "alpha_f": 0.0}
+    given = document(tiny_model, shards, tmp_path, max_duration="3ep", scheduler=schedule)
+    given["variables"]["epoch_per_iteration"] = 2
+    lines = train(given, tmp_path)
+    rates = [line["lr-DecoupledAdamW/group0"] for line in lines if "lr-DecoupledAdamW/group0" in line]
+    # An epoch is a pass of two minibatches: warmup over 2, down over the next 6.
+    assert rates == pytest.approx([1e-3 * x for x in (0, 1 / 2, 1, 5 / 6, 4 / 6, 3 / 6)])
+    assert sum("rollout/reward" in line for line in lines) == 2
+
+
 def test_a_model_that_is_no_policy_is_refused(tiny_model: Path, shards: Path, tmp_path: Path) -> None:
     given = document(tiny_model, shards, tmp_path)
     given["model"] = {

@@ -187,6 +187,21 @@ def test_early_stop_leaves_out_later_passes(run: Run) -> None:
     assert stopped.info["steps"] == 4
 
 
+def test_durations_count_epochs(run: Run) -> None:
+    schedule = {"name": "linear_decay_with_warmup", "t_warmup": "0ep", "t_max": "4ep", "alpha_f": 0.0}
+    result = run(
+        max_duration="3ep",
+        scheduler=schedule,
+        global_train_batch_size=16,
+        variables={"num_batches_per_update": 2, "epoch_per_iteration": 2},
+        callbacks={"lr_monitor": {}},
+    )
+    assert result.info["steps"] == 6
+    assert len(tiny.curve(result, "rollout/reward")) == 2
+    rates = tiny.curve(result, "lr-DecoupledAdamW/group0")
+    assert rates == pytest.approx([0.01 * left / 8 for left in (8, 7, 6, 5, 4, 3)])
+
+
 def test_what_is_kept_of_an_iteration(run: Run) -> None:
     result = run()
     lines = [
