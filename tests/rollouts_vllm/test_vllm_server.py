@@ -13,6 +13,7 @@ from vllm_models import END, VOCAB, llama, logprobs_of
 from compose_rl.config.rollouts import RolloutEngine
 from compose_rl.errors import UserError
 from compose_rl.rollouts.client import ServerGenerator
+from compose_rl.rollouts.connection import Connection
 from compose_rl.rollouts.types import Completion, Request, Sampling
 
 SAMPLING = Sampling(max_new_tokens=24, temperature=0.7, stop=(END,))
@@ -56,6 +57,16 @@ def test_an_answer_depends_on_its_seed_and_not_on_its_neighbours(
         [answer.tokens for answer in group] for group in alone
     ]
     assert all(first.tokens != second.tokens for first, second in together)
+
+
+def test_a_server_counts_the_answers_that_it_has_written(
+    generator: ServerGenerator, models: list[Any]
+) -> None:
+    generator.push(weights_of(models[0]), 2)
+    server = Connection(generator._servers.url(0), 30)
+    before = server.health()["answered"]
+    generator.generate(REQUESTS, SAMPLING)
+    assert server.health()["answered"] == before + 8
 
 
 def test_only_the_tokens_of_stop_end_an_answer_and_stay_in_it(
