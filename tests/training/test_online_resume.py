@@ -81,7 +81,7 @@ def _generating() -> tuple[Any, str]:
 def _scoring() -> tuple[Any, str]:
     from compose_rl.rewards.manager import RewardManager
 
-    return RewardManager, "score"
+    return RewardManager, "judge"
 
 
 def _training() -> tuple[Any, str]:
