@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import gc
 import importlib
 import os
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from compose_rl.stages.spec import StageSpec
 
 TOY = Path(__file__).parent / "toy"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shared_memory_goes() -> Iterator[None]:
+    """Let go of the shared memory of a module's datasets.
+
+    Streaming keeps it, and what it looked at of other datasets', until the process ends; so the handles of a
+    process with many datasets grow with the square of their number.
+    """
+    kept: list[Callable[[], Any]] = []
+    register = atexit.register
+
+    def noted(function: Any, *args: Any, **kwargs: Any) -> Any:
+        if type(getattr(function, "__self__", None)).__module__ == "streaming.base.shared.memory":
+            kept.append(function)
+        return register(function, *args, **kwargs)
+
+    atexit.register = noted
+    yield
+    atexit.register = register
+    gc.collect()
+    for cleanup in kept:
+        atexit.unregister(cleanup)
+        with contextlib.suppress(BufferError):  # a dataset that outlives its module
+            cleanup()
 
 
 @pytest.fixture
