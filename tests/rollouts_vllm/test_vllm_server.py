@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -169,3 +170,14 @@ def test_nccl_is_refused_with_the_versions_of_both_sides(
         UserError, match=r"the trainer has NCCL 2\.26\.2 .* the server NCCL 2\.29\.7 .*sync: file"
     ):
         other.push(weights_of(models[0]), 1)
+
+
+def test_tied_embeddings_are_pushed_to_both_ends(start: Any, tmp_path: Path) -> None:
+    """They come once, and vLLM's output layer must not keep the old ones."""
+    old, new = (llama(seed, tie_word_embeddings=True) for seed in (2, 3))
+    old.name_or_path = str(tmp_path)
+    old.save_pretrained(tmp_path)
+    engine = start(old)
+    engine.push(weights_of(new), 1)
+    assert "lm_head.weight" not in dict(weights_of(new))
+    assert max(gaps_to(new, REQUESTS, engine.generate(REQUESTS, SAMPLING), 0.7)) < 1e-3

@@ -1,6 +1,6 @@
 """Engine ``vllm`` of the rollout server; runs in the environment ``rollout``.
 
-Weights come as a folder of safetensors, which vLLM loads in place (``reload_weights``). LoRA needs no more:
+Weights come as a folder of safetensors, which vLLM loads in place (``vllm_worker.py``). LoRA needs no more:
 the trainer pushes the policy with its adapter merged into it.
 """
 
@@ -79,7 +79,7 @@ class VLLMBackend:
 
     def load_weights(self, folder: Path, version: int) -> None:
         def load(engine: LLMEngine) -> None:
-            engine.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+            engine.collective_rpc("reload_policy", args=(str(folder),))
             # What is cached of a prompt are the old weights' keys and values.
             if not engine.reset_prefix_cache():
                 raise RuntimeError("vLLM's prefix cache could not be emptied: an answer is being written")
@@ -131,6 +131,7 @@ def engine_arguments(model: Path, engine: RolloutEngine, max_length: int | None)
         "skip_tokenizer_init": True,
         "generation_config": "vllm",
         "disable_log_stats": True,
+        "worker_extension_cls": "compose_rl.rollouts.server.vllm_worker.PolicyWorker",
     }
     if on_cpu:
         arguments["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * _GIB)
