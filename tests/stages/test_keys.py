@@ -18,6 +18,7 @@ from compose_rl.store.manifest import Manifest, stage_key
 MINIMAL: dict[str, dict[str, Any]] = {
     "resolve": {"kind": "dataset", "uri": "x.jsonl"},
     "tokenize": {"dataset_type": "preference"},
+    "vstar": {"max_gen_len": 8},
 }
 """The fields that have no default, by stage."""
 STAGES = [
@@ -80,7 +81,8 @@ def other_value(value: Any, annotation: Any) -> Any:
         case list() | tuple():
             return [*value, "x"]
         case dict():
-            return {**value, "x": 1}
+            nested = any(get_origin(kind) is dict for kind in get_args(annotation))
+            return {**value, "x": {} if nested else 1}
         case date():
             return value + timedelta(days=1)
     raise AssertionError(f"no other value known for {value!r}")
