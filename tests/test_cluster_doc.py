@@ -91,13 +91,17 @@ def test_a_flag_in_the_text_is_one_of_a_pipeline_or_of_the_operator(flag: str) -
     assert re.search(rf"(^|[\s\[(|]){flag}\b", text) or flag == "--pytorch-init-container-image"
 
 
-def test_the_run_s_parameters_are_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pipeline", ["dpo", "ppo"])
+def test_the_run_s_parameters_are_taken(pipeline: str, tmp_path: Path) -> None:
     """Parameters, resources and configuration are looked at before the server, which is not there."""
-    first, with_gpus = (yaml.safe_load(block) for block in blocks("yaml"))
-    resources = {**yaml.safe_load(first["resources"]), **yaml.safe_load(with_gpus["resources"])}
+    first, with_gpus, with_servers = (yaml.safe_load(block) for block in blocks("yaml"))
+    resources = yaml.safe_load(first["resources"]) | yaml.safe_load(with_gpus["resources"])
+    if pipeline == "ppo":
+        first = {name: first[name] for name in ("base_model", "prompts", "max_length")}
+        resources = yaml.safe_load(with_servers["resources"])
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**first, "resources": yaml.safe_dump(resources)}))
     words = "--submit --host http://127.0.0.1:9 --storage s3://bucket/x --parameters run.yaml"
-    command = located(f".venvs/control/bin/python pipelines/dpo.py {words}")
+    command = located(f".venvs/control/bin/python pipelines/{pipeline}.py {words}")
     done = subprocess.run(shlex.split(command), cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "error: no answer from KFP at http://127.0.0.1:9" in done.stderr
 
