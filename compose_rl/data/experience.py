@@ -17,12 +17,13 @@ from composer.utils import dist
 from torch import Tensor
 
 from compose_rl.config.minibatches import answers_per_row, rank_share
+from compose_rl.core.aggregation import expand
 from compose_rl.data.collate import ANSWER_TOKENS, Batch
 from compose_rl.errors import UserError
 
 __all__ = ["Experience"]
 
-_PLAIN = ("generations", "kl_coef")
+_PLAIN = ("generations", "kl_coef", "aggregation")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -60,6 +61,8 @@ class Experience:
     """float32 [P]."""
     kl_coef: float | None = None
     """Weight of KL to the reference in the loss."""
+    aggregation: str = "sequence_mean"
+    """``loss_aggregation``: a mean over tokens is one over those of a minibatch."""
 
     def __post_init__(self) -> None:
         answers, tokens = len(self.prompt_index) * self.generations, int(self.answer_lengths.sum())
@@ -160,10 +163,32 @@ class Experience:
             raise IndexError(f"minibatch {number} of {self.minibatches(size)}")
         share = rank_share(size, world)
         k = answers_per_row(self.generations, share)
-        start = number * size + rank * share
-        places = range(start, start + share, k)
-        firsts = [order[p // self.generations] * self.generations + p % self.generations for p in places]
-        return self._rows(firsts, k)
+        members = self._members(order, number, size)
+        return self._rows(members[rank * share : (rank + 1) * share : k], k)
+
+    def weighed(self, batch: Batch, order: Sequence[int], number: int, size: int) -> Batch:
+        """A rank's share with the weights of the whole minibatch, whose answers every rank knows.
+
+        Where none of them is learnt from, all count (``counted``) and none weighs anything: a mean over no
+        answers would be 0/0, this one is 0 whatever the loss.
+
+        Args: those of :meth:`minibatch`, which gave ``batch``.
+        """
+        members = self._members(order, number, size)
+        counts = self.answer_weights[members].double()
+        answers, tokens = float(counts.sum()), float((counts * self.answer_lengths[members]).sum())
+        if not answers:
+            return batch | {"counted": torch.ones_like(batch["answer_weights"])}
+        if self.aggregation == "token_mean":
+            weights = batch["answer_weights"].flatten() * (answers / tokens)
+            return batch | {"token_weights": expand(weights, batch["lengths"][:, 1:].flatten())}
+        return batch
+
+    def _members(self, order: Sequence[int], number: int, size: int) -> list[int]:
+        """The answers of a minibatch of all ranks."""
+        each = self.generations
+        places = range(number * size, (number + 1) * size)
+        return [order[place // each] * each + place % each for place in places]
 
     def _rows(self, firsts: Sequence[int], k: int) -> Batch:
         """Rows of ``k`` answers, the first of which are given; all ``k`` are of one group."""

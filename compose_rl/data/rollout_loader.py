@@ -81,11 +81,11 @@ class RolloutLoader:
     def __iter__(self) -> Iterator[Batch]:
         if self.buffer is None:
             return
-        order = self.buffer.order(self._seed, self._iteration, self._epoch)
-        for number in range(self.buffer.minibatches(self.size)):
-            yield self.buffer.minibatch(
-                order, number, self.size, dist.get_global_rank(), dist.get_world_size()
-            )
+        buffer, size = self.buffer, self.size
+        order = buffer.order(self._seed, self._iteration, self._epoch)
+        for number in range(buffer.minibatches(size)):
+            share = buffer.minibatch(order, number, size, dist.get_global_rank(), dist.get_world_size())
+            yield buffer.weighed(share, order, number, size)
 
 
 def build_prompt_dataloader(

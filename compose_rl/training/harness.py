@@ -18,7 +18,7 @@ from compose_rl.training.quiet import quiet_libraries
 if TYPE_CHECKING:
     from composer import Trainer
 
-__all__ = ["WEIGHTS_NAME", "train_stage"]
+__all__ = ["WEIGHTS_NAME", "check_precision", "train_stage"]
 
 WEIGHTS_NAME = "model.pt"
 """The whole model's weights in the output ``checkpoint``: a Composer checkpoint without optimizer."""
@@ -64,16 +64,21 @@ def train_stage(
 
 
 def _check_machine(config: TrainingConfig) -> None:
-    import torch
-
-    if config.precision != "fp32" and not torch.cuda.is_available():
-        raise UserError(f"precision='{config.precision}' needs a GPU and there is none; set precision: fp32")
+    check_precision(config.precision)
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if config.global_train_batch_size % processes:
         raise UserError(
             f"global_train_batch_size={config.global_train_batch_size} cannot be shared by {processes}"
             " processes; make it a multiple of their number"
         )
+
+
+def check_precision(precision: str) -> None:
+    """Raises UserError where this machine cannot train or run a model in ``precision``."""
+    import torch
+
+    if precision != "fp32" and not torch.cuda.is_available():
+        raise UserError(f"precision='{precision}' needs a GPU and there is none; set precision: fp32")
 
 
 def _resume(document: dict[str, Any], job: Job) -> None:
@@ -118,6 +123,7 @@ def _write_resolved(document: dict[str, Any], logs: Any) -> None:
 
 def _save_weights(trainer: Trainer, job: Job) -> None:
     from compose_rl.models.description import DESCRIPTION, write_description
+    from compose_rl.training.unwrapped import composer_model
 
     folder = job.output("checkpoint")
     if trainer.state.fsdp_config is not None:
@@ -126,17 +132,17 @@ def _save_weights(trainer: Trainer, job: Job) -> None:
     with job.progress.phase("save weights"):
         trainer.save_checkpoint(str(folder / WEIGHTS_NAME), weights_only=True)
         if job.rank == 0:
-            model = getattr(trainer.state.model, "module", trainer.state.model)
-            write_description(model.model, job.model_path("model"), folder / DESCRIPTION)
+            model = composer_model(trainer.state).model
+            write_description(model, job.model_path("model"), folder / DESCRIPTION)
 
 
 def _result(trainer: Trainer, job: Job, info: dict[str, Any]) -> Result:
     from compose_rl.training.callbacks.curves import CurvesLogger
+    from compose_rl.training.unwrapped import composer_model
 
     curves = next(c for c in trainer.state.callbacks if isinstance(c, CurvesLogger))
     steps = int(trainer.state.timestamp.batch)
-    model = trainer.state.model
-    config = getattr(model, "module", model).config
+    config = composer_model(trainer.state).config
     return Result(
         metrics=dict(curves.last),
         info={"steps": steps, "vocab_size": int(config.vocab_size), **info},

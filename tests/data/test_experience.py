@@ -195,3 +195,26 @@ def test_ids_say_where_answers_and_tokens_belong() -> None:
     whole = experience(2, [1, 3], [2, 1, 1, 3])
     assert whole.group_ids.tolist() == [0, 0, 1, 1]
     assert whole.answer_ids.tolist() == [0, 0, 1, 2, 3, 3, 3]
+
+
+def shares_of(whole: Experience, number: int, size: int, world: int) -> list[Batch]:
+    order = list(range(len(whole.prompt_index)))
+    shares = [whole.minibatch(order, number, size, rank, world) for rank in range(world)]
+    return [whole.weighed(share, order, number, size) for share in shares]
+
+
+def test_a_mean_over_tokens_is_one_over_the_whole_minibatch() -> None:
+    """2 answers of 1 and 2 tokens, then 2 of 3 and 4; each minibatch is shared by two ranks."""
+    whole = replace(
+        experience(2, [1, 1], [1, 2, 3, 4]), answer_weights=torch.ones(4), aggregation="token_mean"
+    )
+    for number, tokens in ((0, 3), (1, 7)):
+        weights = torch.cat([share["token_weights"] for share in shares_of(whole, number, 2, 2)])
+        torch.testing.assert_close(weights, torch.full((tokens,), 2 / tokens))
+
+
+def test_of_a_minibatch_that_nothing_is_learnt_from_all_answers_count() -> None:
+    whole = replace(experience(2, [1, 1], [1, 2, 3, 4]), answer_weights=torch.tensor([0.0, 0.0, 0.0, 1.0]))
+    for number, counting in ((0, [1, 1]), (1, [0, 1])):
+        counts = [microbatches.count_answers(share) for share in shares_of(whole, number, 2, 2)]
+        assert [count["loss_generating"] for count in counts] == counting

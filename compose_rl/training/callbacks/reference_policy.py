@@ -18,6 +18,7 @@ from compose_rl.data.microbatches import split_ragged
 from compose_rl.errors import UserError
 from compose_rl.models.offline import OfflineRL
 from compose_rl.training.frozen import build_frozen
+from compose_rl.training.unwrapped import model_of_kind
 
 __all__ = ["ReferencePolicy"]
 
@@ -121,18 +122,9 @@ class ReferencePolicy(CallbackWithConfig):
 
 
 def policy_of(state: State) -> Any:
-    """The Composer model, out of DDP's wrapper.
-
-    Raises:
-        UserError: it is no offline preference model.
-    """
-    model = getattr(state.model, "module", state.model)
-    if not isinstance(model, OfflineRL):
-        raise UserError(
-            f"callback 'offline_rl': the model is a {type(model).__name__};"
-            " it works with hf_pairwise_offline_lm and mpt_pairwise_offline_lm"
-        )
-    return model
+    """The Composer model; raises UserError where it is no offline preference model."""
+    names = "hf_pairwise_offline_lm and mpt_pairwise_offline_lm"
+    return model_of_kind(state, OfflineRL, callback="offline_rl", names=names)
 
 
 @contextlib.contextmanager

@@ -105,9 +105,6 @@ class OnPolicyRL(CallbackWithConfig):
         self._state.policy_kl = []
         self._loop.turn(state)
 
-    def batch_start(self, state: State, logger: Logger) -> None:
-        state.batch = self._loop.weighed(state, state.batch)
-
     def batch_end(self, state: State, logger: Logger) -> None:
         self._state.policy_kl.append(state.total_loss_dict["loss/train/policy_kl"])
         if state.timestamp.batch_in_epoch == self._loop.variables.num_batches_per_update:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from compose_rl.core.kl import estimate_kl
 from compose_rl.data.experience import Experience
 from compose_rl.training.online.answers import Answers
 
-__all__ = ["Needs", "build_experience", "has_kl", "needs_of"]
+__all__ = ["Needs", "build_experience", "kl_place", "needs_of"]
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,11 @@ class Needs:
         return (("logps",) if self.old else ()) + (("values",) if self.values else ())
 
 
-def has_kl(settings: OnlineRLSettings, variables: OnlineVariables) -> bool:
-    """Whether KL to the reference plays a part."""
+def kl_place(settings: OnlineRLSettings, variables: OnlineVariables) -> Literal["loss", "rewards"] | None:
+    """Where KL to the reference goes; None where it plays no part."""
     controller = variables.kl_controller
     never = controller.kl_ctl_type == "fixed" and controller.init_kl_coef == 0
-    return settings.loss_type != "apo" and not never
+    return None if never else settings.kl_place
 
 
 def needs_of(settings: OnlineRLSettings, variables: OnlineVariables, *, unmoved: bool) -> Needs:
@@ -49,10 +50,10 @@ def needs_of(settings: OnlineRLSettings, variables: OnlineVariables, *, unmoved:
         unmoved: the policy is still its reference.
     """
     single = variables.num_batches_per_update * variables.epoch_per_iteration == 1
-    kl = has_kl(settings, variables)
-    in_rewards = kl and not settings.compute_kl_loss
+    place = kl_place(settings, variables)
+    in_rewards = place == "rewards"
     old = variables.old_logprobs == "trainer" and (not single or (in_rewards and not unmoved))
-    reference = kl or settings.loss_type == "apo"
+    reference = place is not None or settings.loss_type == "apo"
     if unmoved and reference:
         zero = settings.loss_type != "apo" and (in_rewards or settings.kl_estimator in ("k2", "k3"))
         old, reference = old or not zero, False
@@ -74,6 +75,7 @@ def build_experience(
         measured: float32 [A] of ``old_logps``, ``ref_logps``, ``old_values`` what there is.
         vstar: [P], for ``apo``.
     """
+    place = kl_place(settings, variables)
     from_engine = variables.old_logprobs == "engine"
     known = dict(measured) | ({"old_logps": answers.engine_logps.clone()} if from_engine else {})
     figures = {name: value for name, value in measured.items() if name != "ref_logps"}
@@ -83,14 +85,14 @@ def build_experience(
         current = known.get("old_logps", answers.engine_logps)
         kl = estimate_kl(current, known["ref_logps"], settings.kl_estimator, settings.kl_clip_range)
         figures["kl"] = kl
-        if has_kl(settings, variables) and not settings.compute_kl_loss:
+        if place == "rewards":
             rewards = rewards - kl_coef * kl
     learnt = answers.counted & (answers.finished | (not variables.mask_truncated))
     weights = learnt.float()
     advantages, returns = _advantages(answers, rewards, known, settings, variables, weights)
     if returns is not None:
         figures["returns"] = returns
-    in_loss = has_kl(settings, variables) and settings.compute_kl_loss and "ref_logps" in known
+    in_loss = place == "loss" and "ref_logps" in known
     keeps_reference = in_loss or settings.loss_type == "apo"
     capped = settings.importance_sampling_cap is not None
     experience = Experience(
@@ -111,6 +113,7 @@ def build_experience(
         token_weights=token_weights(answers.lengths, weights, settings.aggregation, variables.max_gen_len),
         vstar=vstar,
         kl_coef=kl_coef if in_loss else None,
+        aggregation=settings.aggregation,
     )
     return experience, figures
 

@@ -24,13 +24,13 @@ from compose_rl.progress import Progress
 from compose_rl.training.online.answers import Answers, everyone, share
 from compose_rl.training.online.collect import PHASES, Collector, Seconds
 from compose_rl.training.online.engine import Engine
-from compose_rl.training.online.experience import Needs, build_experience, has_kl, needs_of
+from compose_rl.training.online.experience import Needs, build_experience, kl_place, needs_of
 from compose_rl.training.online.figures import iteration_figures
 from compose_rl.training.online.logprobs import Group, measure
 from compose_rl.training.online.parts import make_rewards, sampling_of
 from compose_rl.training.online.reference import Reference
 from compose_rl.training.online.state import LoopState
-from compose_rl.training.online.weighing import weighed
+from compose_rl.training.unwrapped import model_of_kind
 
 __all__ = ["Loop"]
 
@@ -119,7 +119,7 @@ class Loop:
         unmoved = int(state.timestamp.batch) == 0 and self._reference.is_policys_start
         needs = needs_of(self.settings, self.variables, unmoved=unmoved)
         measured = self._measure(state, answers, needs)
-        compares = has_kl(self.settings, self.variables) or self.settings.loss_type == "apo"
+        compares = kl_place(self.settings, self.variables) is not None or self.settings.loss_type == "apo"
         if unmoved and compares and "old_logps" in measured:
             measured["ref_logps"] = measured["old_logps"].clone()
         seconds.add("logprobs", started)
@@ -192,10 +192,6 @@ class Loop:
         """A pass begins."""
         self._loader.turn(int(state.timestamp.iteration), int(state.timestamp.epoch_in_iteration))
 
-    def weighed(self, state: State, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A minibatch whose weights are those of the minibatch of all ranks."""
-        return weighed(batch, self.settings.aggregation, state.device)
-
     def bytes_of_answers(self) -> dict[str, bytes]:
         """What a state holds of this iteration's answers and of those that are under way."""
         return {
@@ -254,15 +250,6 @@ def read_vstar(path: str) -> Tensor:
 
 
 def policy_of(state: State) -> Any:
-    """The Composer model, out of DDP's wrapper.
-
-    Raises:
-        UserError: it is no model of online RL.
-    """
-    model = getattr(state.model, "module", state.model)
-    if not isinstance(model, OnlineRL):
-        raise UserError(
-            f"callback 'on_policy_rl': the model is a {type(model).__name__}; it works with"
-            " hf_actor_critic_lm, hf_critic_free_lm and mpt_actor_critic_lm"
-        )
-    return model
+    """The Composer model; raises UserError where it is no model of online RL."""
+    names = "hf_actor_critic_lm, hf_critic_free_lm and mpt_actor_critic_lm"
+    return model_of_kind(state, OnlineRL, callback="on_policy_rl", names=names)
