@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from llmfoundry.models.hf import ComposerHFCausalLM
 from torch import Tensor
 from torchmetrics import Metric
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from compose_rl.config.offline_rl import OfflineRLSettings
 from compose_rl.config.schema import parse
@@ -16,9 +15,9 @@ from compose_rl.core.losses import OFFLINE_LOSSES, UNPAIRED_LOSSES, LossOutput, 
 from compose_rl.core.packing import pack
 from compose_rl.errors import UserError
 from compose_rl.models.metrics import RowMean
-from compose_rl.models.policy import make_policy
+from compose_rl.models.policy_lm import ComposerHFPolicyModel
 
-__all__ = ["ComposerHFPairwiseOfflineLM", "OfflineRL", "refuse_dropout"]
+__all__ = ["ComposerHFPairwiseOfflineLM", "OfflineRL"]
 
 EVAL_METRICS = ("loss", "accuracy", "margin")
 
@@ -116,42 +115,16 @@ class OfflineRL:
         )
 
 
-class ComposerHFPairwiseOfflineLM(OfflineRL, ComposerHFCausalLM):
+class ComposerHFPairwiseOfflineLM(OfflineRL, ComposerHFPolicyModel):
     """``hf_pairwise_offline_lm``: a Hugging Face causal model."""
 
     def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        pretrained_model_name_or_path: str,
-        packed: bool = True,
-        **keys: Any,
+        self, tokenizer: PreTrainedTokenizerBase, pretrained_model_name_or_path: str, **keys: Any
     ) -> None:
-        """Keys: those of :class:`OfflineRLSettings` and those of LLM Foundry's ``hf_causal_lm``.
-
-        Args:
-            packed: False runs every answer as a padded row with its own copy of the prompt: slower, for
-                architectures that cannot run packed.
+        """Keys: those of :class:`OfflineRLSettings` and of :class:`ComposerHFPolicyModel`.
 
         Raises:
             UserError: an impossible setting, or an architecture that cannot run as asked.
         """
         self.settings = self.take_settings(keys)
-        self._packed = packed
-        if packed:
-            # The packed attention takes the place of any other.
-            keys.pop("use_flash_attention_2", None)
-            keys.pop("attn_implementation", None)
-            refuse_dropout(keys.get("peft_config"))
         super().__init__(tokenizer, pretrained_model_name_or_path, **keys)
-
-    def transform_model(self, model: PreTrainedModel) -> PreTrainedModel:
-        return make_policy(model, packed=self._packed)
-
-
-def refuse_dropout(peft_config: Mapping[str, Any] | None) -> None:
-    dropout = (peft_config or {}).get("lora_dropout", 0.0)
-    if dropout:
-        raise UserError(
-            f"peft_config.lora_dropout={dropout}: both answers share their prompt's activations in packed"
-            " training; set it to 0, or packed: false"
-        )

@@ -7,12 +7,11 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, ClassVar
 
 import torch
-from llmfoundry.models.hf import ComposerHFCausalLM
 from llmfoundry.models.hf.hf_fsdp import hf_get_hidden_layers, hf_get_init_device
 from llmfoundry.models.utils import init_empty_weights
 from torch import Tensor
 from torchmetrics import Metric
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from compose_rl.config.online_rl import CRITIC_LOSSES, OnlineRLSettings
 from compose_rl.config.schema import parse
@@ -24,8 +23,7 @@ from compose_rl.errors import UserError
 from compose_rl.models.backbone import unwrapped
 from compose_rl.models.critic import CriticHead, is_critic_head, load_critic
 from compose_rl.models.metrics import RowMean
-from compose_rl.models.offline import refuse_dropout
-from compose_rl.models.policy import make_policy
+from compose_rl.models.policy_lm import ComposerHFPolicyModel
 
 __all__ = ["ComposerHFCriticFreePolicyLM", "ComposerHFPolicyLM", "OnlineRL"]
 
@@ -136,36 +134,19 @@ class OnlineRL:
         )
 
 
-class _HFOnlineLM(OnlineRL, ComposerHFCausalLM):
+class _HFOnlineLM(OnlineRL, ComposerHFPolicyModel):
     """Online RL of a Hugging Face causal model."""
 
     def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        pretrained_model_name_or_path: str,
-        packed: bool = True,
-        **keys: Any,
+        self, tokenizer: PreTrainedTokenizerBase, pretrained_model_name_or_path: str, **keys: Any
     ) -> None:
-        """Keys: those of :class:`OnlineRLSettings` and those of LLM Foundry's ``hf_causal_lm``.
-
-        Args:
-            packed: False runs every answer as a padded row with its own copy of the prompt: slower, for
-                architectures that cannot run packed.
+        """Keys: those of :class:`OnlineRLSettings` and of :class:`ComposerHFPolicyModel`.
 
         Raises:
             UserError: an impossible setting, or an architecture that cannot run as asked.
         """
         self.take_settings(keys)
-        self._packed = packed
-        if packed:
-            # The packed attention takes the place of any other.
-            keys.pop("use_flash_attention_2", None)
-            keys.pop("attn_implementation", None)
-            refuse_dropout(keys.get("peft_config"))
         super().__init__(tokenizer, pretrained_model_name_or_path, **keys)
-
-    def transform_model(self, model: PreTrainedModel) -> PreTrainedModel:
-        return make_policy(model, packed=self._packed)
 
 
 class ComposerHFCriticFreePolicyLM(_HFOnlineLM):
