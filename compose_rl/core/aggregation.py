@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["answer_means", "expand", "token_weights"]
+__all__ = ["answer_means", "expand", "token_weights", "weighted_mean"]
 
 
 def token_weights(
@@ -46,6 +46,16 @@ def token_weights(
 def expand(per_answer: Tensor, answer_lengths: Tensor) -> Tensor:
     """[n] -> [A]: an answer's value at each of its tokens."""
     return torch.repeat_interleave(per_answer, answer_lengths)
+
+
+def weighted_mean(values: Tensor, weights: Tensor, answer_weights: Tensor) -> Tensor:
+    """sum(weights * values) / answers that count (at least 1): a scalar.
+
+    Args:
+        values, weights: of tokens, [A], or of answers, [n].
+        answer_weights: [n]: 0 for an answer that does not count, else 1.
+    """
+    return (weights * values).sum() / (answer_weights > 0).sum().clamp(min=1)
 
 
 def answer_means(values: Tensor, answer_ids: Tensor, answers: int) -> Tensor:

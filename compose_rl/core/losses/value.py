@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from compose_rl.core.aggregation import weighted_mean
 from compose_rl.core.losses.policy.types import ValueTokens
 from compose_rl.core.losses.types import LossOutput
 
@@ -24,8 +25,7 @@ def value_loss(tokens: ValueTokens, settings: OnlineRLSettings) -> LossOutput:
     reach = settings.value_clip_range
     near = tokens.old_values + (tokens.values - tokens.old_values).clamp(-reach, reach)
     losses = torch.maximum((tokens.values - tokens.returns).square(), (near - tokens.returns).square()) / 2
-    counting = (tokens.answer_weights > 0).sum().clamp(min=1)
-    loss = settings.value_loss_weight * (tokens.weights * losses).sum() / counting
+    loss = settings.value_loss_weight * weighted_mean(losses, tokens.weights, tokens.answer_weights)
     return LossOutput(loss, {"value_loss": loss.detach().float()})
 
 

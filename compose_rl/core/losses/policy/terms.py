@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from compose_rl.core.aggregation import answer_means
+from compose_rl.core.aggregation import answer_means, weighted_mean
 from compose_rl.core.importance import importance_weights
 from compose_rl.core.kl import estimate_kl
 from compose_rl.core.losses.policy.types import PolicyTokens
@@ -20,16 +20,12 @@ __all__ = ["answer_mean", "policy_gradient_output", "policy_output", "token_mean
 
 def token_mean(values: Tensor, tokens: PolicyTokens) -> Tensor:
     """sum(weights * values) / answers that count: a scalar, as ``loss_aggregation`` says."""
-    return (tokens.weights * values).sum() / _counting(tokens)
+    return weighted_mean(values, tokens.weights, tokens.answer_weights)
 
 
 def answer_mean(values: Tensor, tokens: PolicyTokens) -> Tensor:
     """Mean of ``values`` [n] over the answers that count: a scalar."""
-    return (tokens.answer_weights * values).sum() / _counting(tokens)
-
-
-def _counting(tokens: PolicyTokens) -> Tensor:
-    return (tokens.answer_weights > 0).sum().clamp(min=1)
+    return weighted_mean(values, tokens.answer_weights, tokens.answer_weights)
 
 
 def policy_gradient_output(
