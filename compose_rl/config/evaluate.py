@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
+from compose_rl.config.functions import module_functions
 from compose_rl.config.schema import Config
 from compose_rl.errors import UserError
 from compose_rl.store.manifest import digest
@@ -53,15 +52,11 @@ def verifier_source(name: str) -> tuple[str, str, Path]:
     path = VERIFIERS.get(name, name)
     module, _, function = path.rpartition(".")
     where = f"evaluate config: verifier='{name}'"
-    try:
-        found = importlib.util.find_spec(module) if module else None
-    except ModuleNotFoundError:
-        found = None
-    if found is None or found.origin is None or not found.origin.endswith(".py"):
+    found = module_functions(module)
+    if found is None:
         known = ", ".join(sorted(VERIFIERS))
         raise UserError(f"{where}: no such module; give one of: {known}, or the dotted path of a function")
-    source = Path(found.origin)
-    names = {node.name for node in ast.parse(source.read_bytes()).body if isinstance(node, ast.FunctionDef)}
+    source, names = found
     if function not in names:
         raise UserError(f"{where}: {source} has no function '{function}'; it has: {', '.join(sorted(names))}")
     return module, function, source

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from compose_rl.config.functions import module_functions
 from compose_rl.config.reward_types import (
     REWARDS,
     ComposerRewardModel,
@@ -62,16 +61,12 @@ def function_source(path: str, where: str) -> Path:
         UserError: there is no such module, or no such function in it.
     """
     module, _, function = path.rpartition(".")
-    try:
-        found = importlib.util.find_spec(module)
-    except (ModuleNotFoundError, ValueError):
-        found = None
-    if found is None or found.origin is None or not found.origin.endswith(".py"):
+    found = module_functions(module)
+    if found is None:
         raise UserError(
             f"{where}: reward_type='{path}': no module '{module}'; install it or put its folder on PYTHONPATH"
         )
-    source = Path(found.origin)
-    names = {node.name for node in ast.parse(source.read_bytes()).body if isinstance(node, ast.FunctionDef)}
+    source, names = found
     if function not in names:
         raise UserError(
             f"{where}: reward_type='{path}': {source} has no function '{function}';"
