@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from compose_rl.config.schema import Config, neutral
 
-__all__ = ["SERVER_BACKENDS", "GenerationSettings", "RolloutEngine", "ServerPlan"]
+__all__ = ["SERVER_BACKENDS", "GenerationSettings", "RolloutEngine", "ServerPlan", "server_words"]
 
 SERVER_BACKENDS = {"server": ("hf", "train"), "vllm": ("vllm", "rollout")}
 """Kind of engine -> the server's backend and its environment."""
@@ -49,6 +50,19 @@ class RolloutEngine(Config):
     max_restarts: int = neutral(3, "how often a server that died is started again in an iteration")
     options: dict[str, Any] = Field(default_factory=dict[str, Any])
     """More of the engine's own arguments."""
+
+
+def server_words(engine: RolloutEngine, model: Path, max_length: int | None) -> list[str]:
+    """What comes after ``python`` to start a rollout server (``compose_rl/rollouts/server``).
+
+    Args:
+        model: folder of the Hugging Face model.
+        max_length: tokens of a prompt and its answer together; None: as many as the model takes.
+    """
+    backend, _ = SERVER_BACKENDS[engine.kind]
+    words = ["-m", "compose_rl.rollouts.server", "--backend", backend, "--model", str(model)]
+    words += ["--engine", engine.model_dump_json()]
+    return words if max_length is None else [*words, "--max-length", str(max_length)]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from compose_rl.config.rollouts import SERVER_BACKENDS
+from compose_rl.config.rollouts import server_words
 from compose_rl.config.schema import parse
 from compose_rl.errors import TransientError, UserError
 from compose_rl.lifeline import die_with_parent_hook
@@ -45,11 +45,9 @@ def _command(job: JobFile, port: int) -> list[str]:
     # Parsed alone: what is checked of rewards may need files that only trainers have.
     plan = spec.servers(parse(spec.config, job.config, job.stage), job.inputs)
     assert plan is not None, job.key
-    backend, _ = SERVER_BACKENDS[plan.engine.kind]
-    words = [sys.executable, "-m", "compose_rl.rollouts.server", "--backend", backend]
-    words += ["--model", str(_model(job.inputs["model"])), "--max-length", str(plan.max_length)]
-    words += ["--engine", plan.engine.model_dump_json(), "--host", "0.0.0.0", "--port", str(port)]
-    return [*words, f"--drain-seconds={_DRAIN_SECONDS:g}"]
+    words = server_words(plan.engine, _model(job.inputs["model"]), plan.max_length)
+    words += ["--host", "0.0.0.0", "--port", str(port)]
+    return [sys.executable, *words, f"--drain-seconds={_DRAIN_SECONDS:g}"]
 
 
 def _serve(job: JobFile, words: list[str]) -> int:

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from compose_rl.config.rollouts import SERVER_BACKENDS, RolloutEngine
+from compose_rl.config.rollouts import SERVER_BACKENDS, RolloutEngine, server_words
 from compose_rl.environments import interpreter
 from compose_rl.errors import EXIT_USER, TransientError, UserError
 from compose_rl.lifeline import PARENT_VARIABLE
@@ -85,7 +85,8 @@ class LocalServers:
         self._logs = logs
         logs.mkdir(parents=True, exist_ok=True)
         self._folder = tempfile.TemporaryDirectory(prefix="compose-rl-servers-")
-        self._command = _command(engine, model, max_length)
+        _, environment = SERVER_BACKENDS[engine.kind]
+        self._command = [interpreter(environment), *server_words(engine, model, max_length)]
         # Others on this machine must not be able to ask, or to change the weights.
         os.environ.setdefault(TOKEN_VARIABLE, secrets.token_hex(16))
         # The kernel ends a child with the *thread* that started it, so that is one that stays.
@@ -174,13 +175,6 @@ class LocalServers:
                 start_new_session=True,
             ).result()
         return _Started(process, ready, log, time.monotonic() + self.start_timeout)
-
-
-def _command(engine: RolloutEngine, model: Path, max_length: int | None) -> list[str]:
-    backend, environment = SERVER_BACKENDS[engine.kind]
-    words = [interpreter(environment), "-m", "compose_rl.rollouts.server", "--backend", backend]
-    words += ["--model", str(model), "--engine", engine.model_dump_json()]
-    return words if max_length is None else [*words, "--max-length", str(max_length)]
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
