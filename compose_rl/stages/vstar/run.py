@@ -9,6 +9,7 @@ from compose_rl.errors import UserError
 from compose_rl.stages.job import Job, Result, main
 from compose_rl.stages.vstar.spec import SPEC
 from compose_rl.training.document import check_vocabulary
+from compose_rl.training.harness import check_precision
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -104,10 +105,7 @@ class _Reference:
         folder = job.model_path("model")
         code = job.config.trust_remote_code
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        if job.config.precision != "fp32" and device == "cpu":
-            raise UserError(
-                f"precision='{job.config.precision}' needs a GPU and there is none; set precision: fp32"
-            )
+        check_precision(job.config.precision)
         self.model = AutoModelForCausalLM.from_pretrained(
             folder, torch_dtype=torch.float32, trust_remote_code=code, use_safetensors=True
         ).to(device)

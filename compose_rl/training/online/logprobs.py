@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from composer.core import State, get_precision_context
-from torch import Tensor, nn
+from torch import Tensor
 
 from compose_rl.core.packing import pack
 from compose_rl.data.microbatches import split_ragged
+from compose_rl.rollouts.hf import evaluating
 
-__all__ = ["Group", "measure", "no_grad"]
+__all__ = ["Group", "measure"]
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,6 @@ class Group:
 
     prompt: tuple[int, ...]
     answers: tuple[tuple[int, ...], ...]
-
-
-@contextlib.contextmanager
-def no_grad(state: State, model: nn.Module) -> Iterator[None]:
-    """No gradient, no dropout, the precision of training."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), get_precision_context(state.precision, state.precision_config):
-            yield
-    finally:
-        model.train(training)
 
 
 def measure(
@@ -59,7 +47,8 @@ def measure(
     size = state.device_train_microbatch_size
     assert size is not None
     found: dict[int, dict[str, tuple[Tensor, ...]]] = {}
-    with no_grad(state, model):
+    precision = get_precision_context(state.precision, state.precision_config)
+    with evaluating(model), precision:
         for part in split_ragged(_batch(groups), size, token_budget):
             packed = pack(part["tokens"], part["lengths"])
             lengths = packed.answer_lengths.tolist()
