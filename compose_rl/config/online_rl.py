@@ -215,9 +215,9 @@ class OnlineVariables(Config):
     buffer: dict[str, Any] | None = None
     """Compose RL's; only its default ``name: MinibatchRolloutBuffer`` means anything."""
     non_train_fsdp_config: dict[str, Any] | None = None
-    """Compose RL's; models that are not trained are sharded as ``fsdp_config`` says."""
+    """Compose RL's; models that are not trained are whole on every rank."""
     vllm_tensor_parallel_size: int | None = Field(None, gt=0)
-    """Compose RL's name for ``engine.tensor_parallel_size`` of engine ``vllm``."""
+    """Compose RL's, as the next; ``engine`` says it, and these are not read."""
     vllm_enable_prefix_caching: bool | None = None
     vllm_generate_function: Literal["generate", "chat"] | None = None
     """Compose RL's; tokens are always sent, which is ``generate``."""

@@ -34,7 +34,9 @@ VERIFIERS = frozenset({"gsm8k_verifier", "math_verifier", "mcqa_verifier"})
 _FOREIGN: dict[str, str] = {
     "reference_model": "the reference is the stage's input 'model'",
     "num_train_nodes": "the launcher places trainers and servers; set resources",
+    "vllm_enable_prefix_caching": "set variables.engine.prefix_caching",
     "vllm_sync_backend": "set variables.engine.sync",
+    "vllm_tensor_parallel_size": "set variables.engine.tensor_parallel_size",
 }
 """Compose RL's keys that a stage says otherwise."""
 

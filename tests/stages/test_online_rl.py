@@ -272,6 +272,12 @@ def test_what_is_refused_before_anything_heavy(inputs: dict[str, Manifest]) -> N
     assert "the stage's input 'model'" in refused(
         inputs, variables={"reference_model": {"precision": "fp32"}}
     )
+    assert "set variables.engine.tensor_parallel_size" in refused(
+        inputs, variables={"vllm_tensor_parallel_size": 2}
+    )
+    assert "set variables.engine.prefix_caching" in refused(
+        inputs, variables={"vllm_enable_prefix_caching": False}
+    )
     assert "engine 'hf' generates in the trainer's" in refused(inputs, variables={"max_staleness": 1})
     pairs = inputs["prompts"].model_copy(
         update={"info": inputs["prompts"].info | {"dataset_type": "preference"}}
