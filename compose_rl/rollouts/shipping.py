@@ -29,12 +29,14 @@ def cast(weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype | None) -> di
     found: dict[str, Tensor] = {}
     seen: set[tuple[int, torch.Size]] = set()
     for name, tensor in weights:
-        place = (tensor.data_ptr(), tensor.shape)
-        if tensor.numel() and place in seen:
+        wanted = dtype if tensor.is_floating_point() else None
+        ours = tensor.detach().to(device="cpu", dtype=wanted).contiguous()
+        # Not the given one's place: what was merged or gathered is gone by now, and the next one lies there.
+        place = (ours.data_ptr(), ours.shape)
+        if ours.numel() and place in seen:
             continue
         seen.add(place)
-        wanted = dtype if tensor.is_floating_point() else None
-        found[name] = tensor.detach().to(device="cpu", dtype=wanted).contiguous()
+        found[name] = ours
     return found
 
 

@@ -99,6 +99,15 @@ def test_tied_weights_go_once(tmp_path: Path, serve: Callable[..., Any]):
     client.close()
 
 
+def test_weights_that_are_made_where_the_last_one_lay_all_go():
+    """LoRA's sums and FSDP's gathered tensors are gone before the next ones, which then have their place."""
+    place = torch.empty(8, 8)
+    found = shipping.cast(((str(value), place.fill_(value)) for value in range(5)), torch.bfloat16)
+    assert {name: tensor.unique().tolist() for name, tensor in found.items()} == {
+        str(v): [v] for v in range(5)
+    }
+
+
 def test_weights_of_another_model_are_refused(serve: Callable[..., Any]):
     client = ServerGenerator([serve()[0]])
     with pytest.raises(UserError, match=r"has shape \[41, 32\], the model's has \[40, 32\]"):
