@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ROOT", "Side", "options", "prepare", "rounds", "spread"]
+__all__ = ["ROOT", "Side", "common_options", "options", "prepare", "rounds", "spread"]
 
 ROOT = Path(__file__).parent.parent
 
@@ -94,17 +94,23 @@ def spread(results: dict[str, dict[str, Any]]) -> None:
     print(f"{ours['median_s'] / floor['median_s']:.2f} times the floor;")
 
 
-def options(description: str) -> argparse.ArgumentParser:
+def common_options(description: str) -> argparse.ArgumentParser:
     """What every benchmark beside TRL takes."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--pairs", type=Path, help="jsonl: prompt, chosen, rejected; generated if left out")
-    parser.add_argument("--tokenizer", type=Path, help="folder; trained on the pairs if left out")
-    parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--warmup", type=int, default=2, help="first steps, left out of the medians")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--trl-python", default=str(ROOT / ".venvs/bench/bin/python"))
     parser.add_argument("--python", default=sys.executable, help="the interpreter of our side")
     parser.add_argument("--json", type=Path, help="write the results here as well")
+    return parser
+
+
+def options(description: str) -> argparse.ArgumentParser:
+    """What a benchmark of a step takes."""
+    parser = common_options(description)
+    parser.add_argument("--pairs", type=Path, help="jsonl: prompt, chosen, rejected; generated if left out")
+    parser.add_argument("--tokenizer", type=Path, help="folder; trained on the pairs if left out")
+    parser.add_argument("--steps", type=int, default=9)
     return parser
 
 
