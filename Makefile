@@ -60,7 +60,7 @@ compile: environments  ## write pipelines/compiled/*.yaml
 
 lock:  ## recompile the locks from requirements.in
 	@command -v uv > /dev/null || $(PYTHON) -m pip install --quiet --target .venvs/uv uv
-	@for folder in images/control images/train images/rollout benchmarks/trl; do \
+	@for folder in images/control images/train images/rollout benchmarks/trl benchmarks/trl_ppo; do \
 		uv $(LOCK) -o $$folder/requirements.txt $$folder/requirements.in || exit; done
 	@uv $(LOCK) --override images/rollout/overrides-cpu.txt -o images/rollout/requirements-cpu.txt images/rollout/requirements-cpu.in
 	@uv $(LOCK) -c images/train/requirements.txt -o tests/requirements.txt tests/requirements.in
