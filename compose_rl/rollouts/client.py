@@ -202,7 +202,12 @@ class ServerGenerator:
                         f"rollout server {server.url}: has weights {health['version']}, and none were pushed;"
                         " push weights first, or restart the server"
                     )
-                self._shipment.deliver(server)
+                try:
+                    self._shipment.deliver(server)
+                except ServerLost:
+                    # It may have taken a part of them.
+                    self._servers.lost(index, server.url)
+                    raise
             return server, health
 
     def _reach(

@@ -20,6 +20,7 @@ from compose_rl.errors import TransientError, UserError  # noqa: E402
 from compose_rl.rollouts import shipping, telling  # noqa: E402
 from compose_rl.rollouts.client import ServerGenerator  # noqa: E402
 from compose_rl.rollouts.hf import HFGenerator  # noqa: E402
+from compose_rl.rollouts.places import GivenServers  # noqa: E402
 from compose_rl.rollouts.server.hf_backend import HFBackend  # noqa: E402
 from compose_rl.rollouts.types import Completion, Request, Sampling  # noqa: E402
 
@@ -217,6 +218,30 @@ def test_another_server_takes_over_what_one_could_not_do(serve: Callable[..., An
     with pytest.raises(TransientError, match=r"rollout server 0: .*500 RuntimeError: out of memory"):
         client.generate(REQUESTS, SAMPLING)
     assert any("its part is done again" in line for line in said)
+    client.close()
+
+
+class Stuck(HFBackend):
+    def load_weights(self, folder: Path, version: int) -> None:
+        raise RuntimeError("a worker died")
+
+
+class Replaced(GivenServers):
+    """Another server stands in for one that is lost."""
+
+    def __init__(self, url: str, other: str) -> None:
+        super().__init__([url], start_timeout=30)
+        self.other = other
+
+    def lost(self, index: int, url: str) -> None:
+        self._urls[index] = self.other
+
+
+def test_a_server_that_could_not_take_weights_is_replaced(serve: Callable[..., Any], folder: Path):
+    stuck, (other, server) = serve(backend=Stuck(folder, RolloutEngine()))[0], serve()
+    client = ServerGenerator(Replaced(stuck, other))
+    client.push(changed_model().named_parameters(), 1)
+    assert server.backend.version == 1
     client.close()
 
 
