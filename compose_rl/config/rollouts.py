@@ -10,7 +10,14 @@ from pydantic import Field
 
 from compose_rl.config.schema import Config, neutral
 
-__all__ = ["SERVER_BACKENDS", "GenerationSettings", "RolloutEngine", "ServerPlan", "server_words"]
+__all__ = [
+    "SERVER_BACKENDS",
+    "GenerationSettings",
+    "RolloutEngine",
+    "ServerPlan",
+    "ahead_fault",
+    "server_words",
+]
 
 SERVER_BACKENDS = {"server": ("hf", "train"), "vllm": ("vllm", "rollout")}
 """Kind of engine -> the server's backend and its environment."""
@@ -50,6 +57,23 @@ class RolloutEngine(Config):
     max_restarts: int = neutral(3, "how often a server that died is started again in an iteration")
     options: dict[str, Any] = Field(default_factory=dict[str, Any])
     """More of the engine's own arguments."""
+
+
+def ahead_fault(engine: RolloutEngine, max_staleness: int) -> str | None:
+    """Why the engine cannot generate while the trainer trains; None where it can, or need not."""
+    if not max_staleness:
+        return None
+    if engine.kind == "hf":
+        return (
+            "engine 'hf' generates in the trainer's process, which then does not train;"
+            " set engine.kind to vllm or server, or max_staleness to 0"
+        )
+    if engine.sleep:
+        return (
+            "engine.sleep=true frees the GPU while training, when the engine has to generate;"
+            " leave engine.sleep out, or set max_staleness to 0"
+        )
+    return None
 
 
 def server_words(engine: RolloutEngine, model: Path, max_length: int | None) -> list[str]:

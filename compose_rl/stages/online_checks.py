@@ -8,7 +8,7 @@ from typing import Any
 from compose_rl.config.minibatches import check_minibatches
 from compose_rl.config.online_rl import OnlineRLSettings, OnlineVariables
 from compose_rl.config.rewards import models_by_place, parse_rewards, wants_reward_model
-from compose_rl.config.rollouts import RolloutEngine, ServerPlan
+from compose_rl.config.rollouts import RolloutEngine, ServerPlan, ahead_fault
 from compose_rl.errors import UserError
 from compose_rl.store.manifest import Manifest
 
@@ -16,7 +16,6 @@ __all__ = [
     "PROMPT_TYPES",
     "check_engine",
     "check_prompts",
-    "check_reward_model",
     "check_rewards",
     "check_sizes",
     "refuse_foreign_keys",
@@ -133,20 +132,19 @@ def check_rewards(
     parsed = parse_rewards(rewards, code_paths)
     if not parsed and "reward_model" not in inputs:
         raise UserError(
-            f"{stage}: no reward: set variables.rewards, or give the export of a reward_model as input"
-            " 'reward_model'"
+            f"{stage}: no reward: set variables.rewards, or give a reward model as input 'reward_model'"
         )
     asked = wants_reward_model(parsed)
     if asked and "reward_model" not in inputs:
         raise UserError(
             f"{stage}: variables.rewards.{asked[0]} is the input 'reward_model', which is missing;"
-            " give the export of a reward_model"
+            " give the export of a reward model, or one that is pinned by resolve"
         )
     for name in models_by_place(parsed):
         raise UserError(
             f"{stage}: variables.rewards.{name} names a model by its place, which the stage's key cannot tell"
-            " from another that lies there later; give its export as input 'reward_model' to the reward_type"
-            " reward_model without 'model', or serve it to the reward_type inference_reward_model"
+            " from another that lies there later; give it as input 'reward_model' (exported, or pinned by"
+            " resolve) to the reward_type reward_model without 'model', or serve it to inference_reward_model"
         )
     columns = inputs["prompts"].info.get("columns")
     for name, settings in parsed.items():
@@ -159,37 +157,11 @@ def check_rewards(
             )
 
 
-def check_reward_model(stage: str, inputs: Mapping[str, Manifest]) -> None:
-    """The reward model scores texts and speaks the policy's tokens.
-
-    Raises:
-        UserError: it does not.
-    """
-    for slot in ("reward_model", "critic"):
-        if slot not in inputs:
-            continue
-        given = inputs[slot]
-        model_class = given.info.get("model_class")
-        if model_class not in ("sequence_classification", "reward_value_head"):
-            raise UserError(
-                f"{stage}: input '{slot}' ({given.uri}) is a model of class '{model_class}';"
-                " give the export of a reward_model"
-            )
-        known, tokens = given.info.get("vocab_size"), inputs["prompts"].info.get("vocab_size")
-        if known is not None and tokens is not None and tokens > known:
-            raise UserError(
-                f"{stage}: the vocabulary of input '{slot}' has {known} tokens and the prompts' tokenizer"
-                f" {tokens}; train it from the model that the policy starts from"
-            )
-
-
 def check_engine(stage: str, engine: RolloutEngine, max_staleness: int = 0) -> None:
     """Raises UserError where the engine cannot do what is asked of it."""
-    if max_staleness and engine.kind == "hf":
-        raise UserError(
-            f"{stage}: variables.max_staleness={max_staleness}: engine 'hf' generates in the trainer's"
-            " process, which then does not train; set engine.kind to vllm or server, or max_staleness to 0"
-        )
+    fault = ahead_fault(engine, max_staleness)
+    if fault is not None:
+        raise UserError(f"{stage}: variables.max_staleness={max_staleness}: {fault}")
     sampled: dict[str, Any] = {"servers": engine.servers, "tensor_parallel_size": engine.tensor_parallel_size}
     for name, value in sampled.items():
         if value < 1:

@@ -15,6 +15,7 @@ import online_toy as toy
 import tiny_training as tiny
 import torch
 
+from compose_rl import launch
 from compose_rl.errors import UserError
 from compose_rl.stages.spec import load
 from compose_rl.store.manifest import Manifest
@@ -100,6 +101,38 @@ def test_a_trained_reward_model_is_reward_and_start_of_the_critic(
     assert len(tiny.curve(result, "rollout/reward/reward_model")) == 2
     # A critic that starts from the judge knows more than one that starts from nothing.
     assert tiny.curve(result, "rollout/explained_variance")[0] != 0.0
+
+
+@pytest.mark.parametrize("own_tokens", [False, True])
+def test_a_pinned_reward_model_is_taken_as_it_is(
+    run: Run,
+    inputs: dict[str, Manifest],
+    tiny_model: Path,
+    tmp_path: Path,
+    own_tokens: bool,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "judge"
+    exported = toy.judge(folder, tiny_model)
+    if own_tokens:
+        tokenizer = json.loads((folder / "tokenizer.json").read_text())
+        words = tokenizer["model"]["vocab"]
+        # Words that answers have trade their tokens in pairs.
+        for one, other in ((f"t{n}", f"t{n + 1}") for n in range(10, tiny.VOCAB - 1, 2)):
+            words[one], words[other] = words[other], words[one]
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    pinned = launch.run_stage(
+        load("resolve"), {"kind": "model", "uri": str(folder)}, {}, str(tmp_path)
+    ).manifest
+    settings = {
+        "max_duration": "1iter",
+        "model": ACTOR_CRITIC | {"joint_actor_critic": False},
+        "variables": {"rewards": {}},
+    }
+    first, second = (run(**settings, inputs={"reward_model": m}) for m in (exported, pinned))
+    rewards = [tiny.curve(result, "rollout/reward") for result in (first, second)]
+    assert (rewards[0] == rewards[1]) != own_tokens
+    assert ("critic starts from the policy" in capfd.readouterr().out) == own_tokens
 
 
 def test_at_any_temperature_the_first_pass_has_ratio_1_and_no_kl(run: Run) -> None:
@@ -255,6 +288,27 @@ def test_a_reward_model_whose_content_the_key_would_not_hold_is_refused(
         load(stage).parse(document, inputs)
 
 
+@pytest.mark.parametrize(
+    ("info", "words"),
+    [
+        (
+            {"architectures": ["LlamaForCausalLM"]},
+            "is a 'LlamaForCausalLM'; give the export of a reward model",
+        ),
+        ({}, "is a ''; give"),
+        ({"architectures": ["LlamaForSequenceClassification"], "num_labels": 5}, "gives 5 scores for a text"),
+        ({"model_type": "pairwise_rm", "num_labels": 2}, "gives 2 scores for a text"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["online_rl", "vstar"])
+def test_a_pinned_model_that_gives_no_reward_is_refused(
+    stage: str, info: dict[str, Any], words: str, inputs: dict[str, Manifest]
+) -> None:
+    given = inputs | {"reward_model": inputs["model"].model_copy(update={"stage": "resolve", "info": info})}
+    with pytest.raises(UserError, match=words):
+        load(stage).parse(toy.config() if stage == "online_rl" else {"max_gen_len": 4}, given)
+
+
 def test_what_is_refused_before_anything_heavy(inputs: dict[str, Manifest]) -> None:
     assert "32 answers" in refused(inputs, global_train_batch_size=24)
     assert "did you mean" in refused(inputs, variables={"rewards": {"x": {"reward_type": "gsm8k_verifer"}}})
@@ -279,6 +333,9 @@ def test_what_is_refused_before_anything_heavy(inputs: dict[str, Manifest]) -> N
         inputs, variables={"vllm_enable_prefix_caching": False}
     )
     assert "engine 'hf' generates in the trainer's" in refused(inputs, variables={"max_staleness": 1})
+    assert "engine.sleep=true frees the GPU while training" in refused(
+        inputs, variables={"max_staleness": 1, "engine": {"kind": "vllm", "sleep": True}}
+    )
     pairs = inputs["prompts"].model_copy(
         update={"info": inputs["prompts"].info | {"dataset_type": "preference"}}
     )

@@ -15,6 +15,7 @@ from composer.core import State
 from composer.utils import dist
 
 from compose_rl.config.online_rl import OnlineVariables
+from compose_rl.config.rollouts import ahead_fault
 from compose_rl.errors import UserError
 from compose_rl.models.weights import full_weights
 from compose_rl.rollouts.engines import make_generator
@@ -90,11 +91,9 @@ class Engine:
                 "variables.engine.kind='hf' generates with the trainer's own model, which fsdp_config shards"
                 " over the processes; set engine.kind to server or vllm, or leave fsdp_config out"
             )
-        if variables.max_staleness and not self.shared:
-            raise UserError(
-                f"variables.max_staleness={variables.max_staleness}: engine 'hf' generates in the trainer's"
-                " process, which then does not train; set engine.kind to vllm or server"
-            )
+        fault = ahead_fault(variables.engine, variables.max_staleness)
+        if fault is not None:
+            raise UserError(f"variables.max_staleness={variables.max_staleness}: {fault}")
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, done: Callable[[int], None]
