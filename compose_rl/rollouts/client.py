@@ -6,7 +6,6 @@ import atexit
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 from compose_rl.errors import TransientError, UserError
 from compose_rl.rollouts.checking import check_completions
 from compose_rl.rollouts.connection import Connection, ServerLost
+from compose_rl.rollouts.fleet import FAILURES, Fleet
 from compose_rl.rollouts.messages import Asked
 from compose_rl.rollouts.places import GivenServers, Servers
 from compose_rl.rollouts.requests import check_requests
@@ -25,11 +25,6 @@ from compose_rl.rollouts.versions import check_sync
 from compose_rl.rollouts.work import Work, split
 
 __all__ = ["ServerGenerator"]
-
-_PAUSE = 0.2
-"""Seconds between two looks at a server that does not answer."""
-_FAILURES = 3
-"""Requests of one generation that may fail at a server before it is left out."""
 
 
 class ServerGenerator:
@@ -62,7 +57,7 @@ class ServerGenerator:
             raise UserError("engine: no servers; set engine.urls or engine.servers")
         self.version = 0
         self._servers: Servers = servers
-        self._request_timeout = request_timeout
+        self._fleet = Fleet(servers, request_timeout, say)
         self._sleeps = sleeps
         self._sync = sync
         self._say = say
@@ -82,14 +77,14 @@ class ServerGenerator:
         with self._turn:
             start = time.monotonic()
             self._servers.forgive()
-            _, health = self._each(self._reach)[0]
+            _, health = self._fleet.each(self._fleet.reach)[0]
             check_sync(self._sync, health.get("versions") or {})
             dtype = getattr(torch, str(health.get("dtype")), None)
             shipment = Shipment(cast(weights, dtype), version)
             if self._shipment is not None:
                 self._shipment.close()
             self._shipment, self.version = shipment, version
-            self._each(self._ready)
+            self._fleet.each(self._ready)
             return Pushed(bytes=shipment.bytes, seconds=time.monotonic() - start)
 
     def generate(
@@ -102,7 +97,7 @@ class ServerGenerator:
         if not requests:
             return []
         with self._turn:
-            _, health = self._each(self._reach)[0]
+            _, health = self._fleet.each(self._fleet.reach)[0]
             check_requests(requests, sampling, health["vocab_size"], health["max_length"])
             parallel = max(1, int(health.get("parallel", 1)))
             slots = self._servers.count * parallel
@@ -110,15 +105,15 @@ class ServerGenerator:
             parts = split(requests, slots if self._servers.count == 1 else 2 * slots)
             completions = self._run(Work(parts), parts, parallel, requests, sampling, done)
             if self._sleeps:
-                self._each(lambda index: self._reach(index)[0].sleep())
+                self._fleet.each(lambda index: self._fleet.reach(index)[0].sleep())
             return completions
 
     def sleep(self) -> None:
         """Free the servers' accelerators; generating and pushing wake them."""
-        self._each(lambda index: self._reach(index)[0].sleep())
+        self._fleet.each(lambda index: self._fleet.reach(index)[0].sleep())
 
     def wake(self) -> None:
-        self._each(lambda index: self._reach(index)[0].wake())
+        self._fleet.each(lambda index: self._fleet.reach(index)[0].wake())
 
     def close(self) -> None:
         """End the servers that were started here and remove the weights that are kept."""
@@ -157,7 +152,7 @@ class ServerGenerator:
         """Have server ``index`` do parts of the work until none is left, or it is lost for good."""
         failures = 0
         last: Exception | None = None
-        while failures <= _FAILURES and (part := work.take()) is not None:
+        while failures <= FAILURES and (part := work.take()) is not None:
             url = None
             try:
                 server, health = self._ready(index, lambda: work.over)
@@ -195,7 +190,7 @@ class ServerGenerator:
             ServerLost: it was lost while the weights were on their way.
         """
         with self._locks[index]:
-            server, health = self._reach(index, over)
+            server, health = self._fleet.reach(index, over)
             if health["version"] != self.version:
                 if self._shipment is None:
                     raise UserError(
@@ -209,63 +204,3 @@ class ServerGenerator:
                     self._servers.lost(index, server.url)
                     raise
             return server, health
-
-    def _reach(
-        self, index: int, over: Callable[[], bool] = lambda: False
-    ) -> tuple[Connection, dict[str, Any]]:
-        """The server and its health, waiting for one that starts.
-
-        Raises:
-            UserError: it is something else than a rollout server, or cannot be started.
-            TransientError: it does not come.
-        """
-        deadline = time.monotonic() + self._servers.start_timeout
-        while True:
-            server = Connection(self._servers.url(index), self._request_timeout)
-            try:
-                return server, _checked(server.health(), server.url)
-            except ServerLost as error:
-                if over() or time.monotonic() > deadline:
-                    raise TransientError(
-                        f"rollout server {index}: not there after"
-                        f" {self._servers.start_timeout:.0f} s ({error})"
-                    ) from None
-            time.sleep(_PAUSE)
-
-    def _each(self, call: Callable[[int], Any]) -> list[Any]:
-        """What ``call`` gives for the servers that answer, of which there must be one.
-
-        Raises:
-            UserError: a server refuses.
-            TransientError: there is none.
-        """
-
-        def attempt(index: int) -> Any:
-            lost: Exception | None = None
-            for _ in range(_FAILURES):
-                try:
-                    return call(index)
-                except ServerLost as error:
-                    lost = TransientError(f"rollout server {index}: {error}")
-                    time.sleep(_PAUSE)
-                except TransientError as error:
-                    lost = error
-                    break
-            self._say(f"rollout server {index} is lost ({lost})")
-            return lost
-
-        with ThreadPoolExecutor(self._servers.count) as pool:
-            found = list(pool.map(attempt, range(self._servers.count)))
-        there = [one for one in found if not isinstance(one, TransientError)]
-        if not there:
-            raise found[0]
-        return there
-
-
-def _checked(health: dict[str, Any], url: str) -> dict[str, Any]:
-    missing = {"version", "vocab_size", "max_length"} - set(health)
-    if missing:
-        raise UserError(
-            f"engine.urls: {url}: /health does not say {sorted(missing)[0]}; it is no rollout server"
-        )
-    return health
