@@ -100,15 +100,6 @@ def test_tied_weights_go_once(tmp_path: Path, serve: Callable[..., Any]):
     client.close()
 
 
-def test_weights_that_are_made_where_the_last_one_lay_all_go():
-    """LoRA's sums and FSDP's gathered tensors are gone before the next ones, which then have their place."""
-    place = torch.empty(8, 8)
-    found = shipping.cast(((str(value), place.fill_(value)) for value in range(5)), torch.bfloat16)
-    assert {name: tensor.unique().tolist() for name, tensor in found.items()} == {
-        str(v): [v] for v in range(5)
-    }
-
-
 def test_weights_of_another_model_are_refused(serve: Callable[..., Any]):
     client = ServerGenerator([serve()[0]])
     with pytest.raises(UserError, match=r"has shape \[41, 32\], the model's has \[40, 32\]"):
@@ -283,15 +274,3 @@ def test_prompts_are_checked_before_they_are_sent(serve: Callable[..., Any]):
     with pytest.raises(UserError, match="prompt 0: 60 tokens and an answer of max_gen_len=6"):
         client.generate([Request((5,) * 60, (1,))], SAMPLING)
     client.close()
-
-
-def test_what_killed_trainers_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shipping, "_SHARED_MEMORY", tmp_path)
-    dead = tmp_path / "compose-rl-weights-99999999-abc"
-    other = tmp_path / "something-else"
-    dead.mkdir()
-    other.mkdir()
-    shipment = shipping.Shipment({"a": torch.zeros(3)}, 1)
-    assert sorted(tmp_path.iterdir()) == sorted([shipment.folder, other])
-    shipment.close()
-    assert list(tmp_path.iterdir()) == [other]
