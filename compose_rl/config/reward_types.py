@@ -144,7 +144,7 @@ class Endpoint(RewardSettings):
     """Requests at a time."""
 
 
-class InferenceRewardModel(Endpoint):
+class InferenceRewardModel(Endpoint, ModelRewardSettings):
     """A reward model behind ``POST <url>``: see ``compose_rl/rewards/server``."""
 
     url: str = Field(validation_alias=AliasChoices("url", "deployment"))
@@ -153,7 +153,6 @@ class InferenceRewardModel(Endpoint):
     """Answers of a request."""
     send: Literal["tokens", "text"] = "tokens"
     """``tokens`` needs a model with the policy's tokenizer."""
-    granularity: Literal["document"] = "document"
 
     @field_validator("url")
     @classmethod

@@ -11,6 +11,7 @@ from compose_rl.data.encoding import tokenizer_digest
 from compose_rl.errors import TransientError, UserError
 from compose_rl.rewards.building import RewardContext
 from compose_rl.rewards.endpoint import Endpoint, Refused, Unavailable
+from compose_rl.rewards.reward_model.reading import answer_parts
 from compose_rl.rewards.types import Failed, RewardedSample, Score
 
 __all__ = ["InferenceRewardModel"]
@@ -20,7 +21,9 @@ class InferenceRewardModel:
     """Posts ``{"sequences": [...]}``, takes ``{"scores": [...]}``: a number for each, null where it failed.
 
     A sequence is ``{"prompt_tokens", "answer_tokens"}``, or with ``send: text`` ``{"prompt", "answer",
-    "finished"}`` and, where the data has them, ``"messages"``.
+    "finished"}`` and, where the data has them, ``"messages"``. With ``granularity: sentence`` it has
+    ``"points"`` (``"ends"``) too: the token (the place in the text) at which each sentence ends, and its
+    score is a list with a number for each.
     """
 
     batched: ClassVar[bool] = True
@@ -28,6 +31,8 @@ class InferenceRewardModel:
     def __init__(self, settings: Settings, context: RewardContext) -> None:
         """Raises TransientError where this project's server is away, UserError where it does not fit."""
         self._settings = settings
+        self._tokenizer = context.tokenizer
+        self._in_sentences = settings.granularity == "sentence"
         self._endpoint = Endpoint(settings)
         self._url = settings.url
         if urlsplit(settings.url).path in ("", "/"):
@@ -56,21 +61,36 @@ class InferenceRewardModel:
         return self._endpoint.ask_all(self._judge, parts, [len(part) for part in parts])
 
     def _judge(self, samples: Sequence[RewardedSample]) -> list[Score]:
-        sequences = [self._sequence(sample) for sample in samples]
+        parts = [answer_parts(self._tokenizer, sample, self._settings.granularity) for sample in samples]
+        sequences = [self._sequence(sample, *part) for sample, part in zip(samples, parts, strict=True)]
         reply = self._endpoint.request(self._url, {"sequences": sequences})
         scores = reply.get("scores") if isinstance(reply, dict) else None
         if not isinstance(scores, list) or len(scores) != len(samples):
             given = f"{len(scores)} scores" if isinstance(scores, list) else "no list 'scores'"
             raise Refused(f"{self._url}: gave {given} for {len(samples)} answers")
-        reasons = reply.get("errors") or {}
+        errors = reply.get("errors")
+        reasons = errors if isinstance(errors, dict) else {}
         return [
-            Failed(f"{self._url}: {reasons.get(str(number), 'no score')}") if score is None else score
-            for number, score in enumerate(scores)
+            self._score(score, points, reasons.get(str(number), "no score"))
+            for number, (score, (_, points)) in enumerate(zip(scores, parts, strict=True))
         ]
 
-    def _sequence(self, sample: RewardedSample) -> dict[str, Any]:
+    def _score(self, given: Any, points: Sequence[int], reason: str) -> Score:
+        if given is None:
+            return Failed(f"{self._url}: {reason}")
+        if not self._in_sentences:
+            return given
+        if not isinstance(given, list) or len(given) != len(points):
+            what = f"{len(given)} scores" if isinstance(given, list) else f"{given!r}, no list,"
+            return Failed(f"{self._url}: gave {what} for an answer of {len(points)} sentences")
+        return list(zip(points, given, strict=True))
+
+    def _sequence(self, sample: RewardedSample, ends: list[int], points: list[int]) -> dict[str, Any]:
         if self._settings.send == "tokens":
-            return {"prompt_tokens": sample.prompt_tokens, "answer_tokens": sample.answer_tokens}
-        text = {"prompt": sample.prompt, "answer": sample.answer, "finished": sample.finished}
+            tokens = {"prompt_tokens": sample.prompt_tokens, "answer_tokens": sample.answer_tokens}
+            return tokens | ({"points": points} if self._in_sentences else {})
+        text: dict[str, Any] = {"prompt": sample.prompt, "answer": sample.answer, "finished": sample.finished}
+        if self._in_sentences:
+            text["ends"] = ends
         messages = sample.columns.get("messages")
         return text if messages is None else text | {"messages": messages}

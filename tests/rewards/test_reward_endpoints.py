@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from toy_server import Answer, serving
 
 from compose_rl.errors import TransientError, UserError
 from compose_rl.rewards import endpoint
+from compose_rl.rewards.building import RewardContext
 from compose_rl.rewards.manager import RewardManager
 
 Make = Callable[..., RewardManager]
@@ -102,6 +103,33 @@ def test_a_wrong_reply_costs_the_answers_and_is_not_asked_for_again(
         rewarded = make(model(toy.url)).score([answered(), answered()])
     assert rewarded.lost[0] and reason in rewarded.failures["rm"].first
     assert len(toy.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "scores, reason",
+    [
+        ([[1.0, 2.0, 3.0], [1.0]], "gave 3 scores for an answer of 2 sentences"),
+        ([1.0, [1.0]], "gave 1.0, no list, for an answer of 2 sentences"),
+        ([["good", 1.0], [1.0]], "good"),
+    ],
+)
+def test_scores_that_are_not_one_for_each_sentence_lose_the_answer(
+    scores: list[Any], reason: str, make: Make
+) -> None:
+    samples = [answered("t2. t3.", tokens=2), answered("t2.", tokens=1)]
+    with serving(lambda number, document: (200, {"scores": scores})) as toy:
+        context = RewardContext(WordTokenizer())
+        rewarded = make(model(toy.url, granularity="sentence"), context).score(samples)
+    assert rewarded.lost.tolist() == [True, False]
+    assert reason in rewarded.failures["rm"].first
+    assert [sequence["points"] for sequence in toy.asked[0][2]["sequences"]] == [[0, 1], [0]]
+
+
+class WordTokenizer:
+    """Every token is a word with a full stop."""
+
+    def decode(self, tokens: Sequence[int], skip_special_tokens: bool) -> str:
+        return " ".join(f"t{token}." for token in tokens)
 
 
 def test_a_wrong_server_ends_the_run_as_bad_input(make: Make) -> None:

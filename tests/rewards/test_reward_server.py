@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pytest
 import torch
 from answered import answered
 from tiny_reward_models import write_reward_model
+from tiny_training import EOS
 
 from compose_rl.data.encoding import load_tokenizer, tokenizer_digest
 from compose_rl.errors import UserError
@@ -41,20 +43,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_reward_model(tmp_path_factory.mktemp("served"))
 
 
-@pytest.fixture(scope="module")
-def scorer(folder: Path) -> Scorer:
-    return Scorer(load_scoring_model(folder, "float32", "cpu"), load_tokenizer(folder), 64)
-
-
-@pytest.fixture
-def server(folder: Path, scorer: Scorer) -> Iterator[RewardServer]:
-    health = {"status": "ok", "tokenizer_sha256": tokenizer_digest(load_tokenizer(folder))}
+@contextmanager
+def serving(folder: Path) -> Iterator[RewardServer]:
+    tokenizer = load_tokenizer(folder)
+    scorer = Scorer(load_scoring_model(folder, "float32", "cpu"), tokenizer, 64)
+    health = {"status": "ok", "tokenizer_sha256": tokenizer_digest(tokenizer)}
     with RewardServer(("127.0.0.1", 0), scorer, health, "") as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
         thread.start()
         yield server
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[RewardServer]:
+    with serving(folder) as server:
+        yield server
 
 
 def url(server: RewardServer) -> str:
@@ -85,6 +90,24 @@ def test_the_server_gives_the_local_models_scores(
     torch.testing.assert_close(served.totals, local.totals, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["linear", "value_head"])
+@pytest.mark.parametrize("send", ["tokens", "text"])
+def test_the_server_gives_each_sentence_the_local_models_score(
+    send: str, kind: str, tmp_path: Path, make: Make
+) -> None:
+    # Lines stand for sentences: the tokenizer of the tests has no full stop.
+    texts = {"t4\nt6 t7": (4, 6, 7, EOS), "t9": (9, EOS), "t5 t8\nt3\nt2 t11": (5, 8, 3, 2, 11, EOS)}
+    samples = [RewardedSample("t7 t8", text, (7, 8), tokens, True) for text, tokens in texts.items()]
+    folder = write_reward_model(tmp_path, kind)
+    context = RewardContext(load_tokenizer(folder), folder)
+    sentences = {"granularity": "sentence"}
+    local = make({"rm": {"reward_type": "reward_model"} | sentences}, context).score(samples)
+    with serving(folder) as server:
+        served = make(remote(url(server), send=send, **sentences), context).score(samples)
+    torch.testing.assert_close(served.token_rewards, local.token_rewards, rtol=0, atol=1e-5)
+    assert (local.token_rewards != 0).nonzero().flatten().tolist() == [0, 3, 5, 7, 8, 11]
+
+
 def test_many_may_ask_at_a_time(server: RewardServer) -> None:
     def ask(number: int) -> list[float]:
         sequences = [{"prompt_tokens": [5, 6], "answer_tokens": [2 + number, 9]}] * (1 + number % 3)
@@ -107,6 +130,15 @@ def test_many_may_ask_at_a_time(server: RewardServer) -> None:
         ('{"sequences": [{"prompt_tokens": [2], "answer_tokens": []}]}', "sequence 0 has an empty answer"),
         ('{"sequences": [{"prompt_tokens": [2], "answer_tokens": [64]}]}', "token 64 is not in 0..63"),
         ('{"sequences": [{"prompt_tokens": [2], "answer_tokens": [2.5]}]}', "token 2.5 is not in 0..63"),
+        (
+            '{"sequences": [{"prompt_tokens": [2], "answer_tokens": [3, 4], "points": [0, 2]}]}',
+            "sequence 0: ValueError: points=[0, 2]: 2 is not in 0..1",
+        ),
+        (
+            '{"sequences": [{"prompt": "t2", "answer": "t3 t4", "ends": [5, 2]}]}',
+            "ends=[5, 2]: 2 is not in 5..5",
+        ),
+        ('{"sequences": [{"prompt": "t2", "answer": "t3", "ends": []}]}', "ends=[] is no list of whole"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused_and_the_server_goes_on(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from compose_rl.core.packing import Packed, fill, pack
+from compose_rl.rewards.types import Failed
 
 __all__ = ["Scored", "score_points"]
 
@@ -26,6 +27,11 @@ class Scored:
     points: tuple[int, ...]
     """Indices of the answer's tokens whose score is wanted."""
 
+    @property
+    def length(self) -> int:
+        """Tokens, with the prompt's."""
+        return len(self.prompt) + len(self.answer)
+
 
 @dataclass(frozen=True)
 class _Row:
@@ -41,13 +47,25 @@ class _Row:
         return len(self.prompt) + sum(map(len, self.answers))
 
 
-def score_points(model: Any, scored: Sequence[Scored], token_budget: int) -> list[list[float]]:
-    """The scores of each of ``scored`` at its points.
+def score_points(model: Any, scored: Sequence[Scored], token_budget: int) -> list[list[float] | Failed]:
+    """The scores of each of ``scored`` at its points; one that is too long for the model is ``Failed``.
 
     Args:
         model: a :class:`compose_rl.models.scoring.ScoringModel`.
         token_budget: of a forward pass; an answer that is longer has one of its own.
     """
+    config = getattr(model.config, "base_config", model.config)
+    longest: int | None = getattr(config, "max_position_embeddings", None)
+    result: list[list[float] | Failed] = [
+        Failed(f"has {s.length} tokens, and the reward model takes {longest}") for s in scored
+    ]
+    fits = [i for i, s in enumerate(scored) if longest is None or s.length <= longest]
+    for i, values in zip(fits, _points(model, [scored[i] for i in fits], token_budget), strict=True):
+        result[i] = values
+    return result
+
+
+def _points(model: Any, scored: Sequence[Scored], token_budget: int) -> list[list[float]]:
     if model.scores_packed:
         return _score(model, list(_shared(scored, token_budget)), len(scored), token_budget)
     # A padded pass scores ends alone: an answer for each point, which ends there.

@@ -11,7 +11,9 @@ from compose_rl.rewards.reward_model.points import Scored, score_points
 from compose_rl.rewards.reward_model.sentences import sentence_ends, token_ends
 from compose_rl.rewards.types import Failed, RewardedSample, Score
 
-__all__ = ["Reader", "answer_tokens", "prompt_tokens"]
+__all__ = ["Granularity", "Reader", "answer_parts", "answer_tokens", "prompt_tokens"]
+
+Granularity = Literal["document", "sentence"]
 
 
 @dataclass
@@ -24,30 +26,21 @@ class Reader:
     """The model's tokenizer."""
     policy: Any
     """The policy's."""
-    granularity: Literal["document", "sentence"]
+    granularity: Granularity
     token_budget: int
 
     def __post_init__(self) -> None:
         self._same = tokenizer_digest(self.own) == tokenizer_digest(self.policy)
-        config = getattr(self.model.config, "base_config", self.model.config)
-        self._longest: int | None = getattr(config, "max_position_embeddings", None)
 
     def __call__(self, samples: Sequence[RewardedSample]) -> list[Score]:
         """Scores of ``samples``; one that is too long for the model is :class:`Failed`."""
-        ends = [self._ends(sample.answer) for sample in samples]
-        places = [token_ends(self.policy, s.answer_tokens, at) for s, at in zip(samples, ends, strict=True)]
-        scored = [self._read(*given) for given in zip(samples, ends, places, strict=True)]
-        result: list[Score] = [
-            Failed(f"has {_length(s)} tokens, and the reward model takes {self._longest}") for s in scored
+        parts = [answer_parts(self.policy, sample, self.granularity) for sample in samples]
+        scored = [self._read(sample, *part) for sample, part in zip(samples, parts, strict=True)]
+        found = score_points(self.model, scored, self.token_budget)
+        return [
+            values if isinstance(values, Failed) else list(zip(places, values, strict=True))
+            for (_, places), values in zip(parts, found, strict=True)
         ]
-        fits = [i for i, s in enumerate(scored) if self._longest is None or _length(s) <= self._longest]
-        found = score_points(self.model, [scored[i] for i in fits], self.token_budget)
-        for i, values in zip(fits, found, strict=True):
-            result[i] = list(zip(places[i], values, strict=True))
-        return result
-
-    def _ends(self, text: str) -> list[int]:
-        return sentence_ends(text) if self.granularity == "sentence" else [len(text)]
 
     def _read(self, sample: RewardedSample, ends: list[int], places: list[int]) -> Scored:
         if self._same:
@@ -55,6 +48,18 @@ class Reader:
         answer = answer_tokens(self.own, sample.answer, sample.finished)
         prompt = prompt_tokens(self.own, sample.prompt, sample.columns.get("messages"))
         return Scored(prompt, answer, tuple(token_ends(self.own, answer, ends)))
+
+
+def answer_parts(
+    policy: Any, sample: RewardedSample, granularity: Granularity
+) -> tuple[list[int], list[int]]:
+    """Where the parts of an answer that have a score end: places in its text, and indices of its tokens.
+
+    Args:
+        policy: the tokenizer of the answer's tokens; not looked at for whole documents.
+    """
+    ends = sentence_ends(sample.answer) if granularity == "sentence" else [len(sample.answer)]
+    return ends, token_ends(policy, sample.answer_tokens, ends)
 
 
 def prompt_tokens(tokenizer: Any, prompt: str, messages: Any = None) -> tuple[int, ...]:
@@ -68,7 +73,3 @@ def answer_tokens(tokenizer: Any, answer: str, finished: bool) -> tuple[int, ...
     """An answer, with the end token if it was finished (or is empty)."""
     tokens = tokenizer.encode(answer, add_special_tokens=False)
     return tuple(tokens) if tokens and not finished else (*tokens, tokenizer.eos_token_id)
-
-
-def _length(scored: Scored) -> int:
-    return len(scored.prompt) + len(scored.answer)

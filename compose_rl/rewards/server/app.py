@@ -18,7 +18,7 @@ _LARGEST = 256 * 2**20
 
 
 class RewardServer(ThreadingHTTPServer):
-    """``GET /health`` -> health; ``POST /score`` {sequences} -> {scores, errors}."""
+    """``GET /health`` -> health; ``POST /score`` {sequences} -> {scores, errors} (:meth:`Scorer.score`)."""
 
     daemon_threads = True
 

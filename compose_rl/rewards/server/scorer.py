@@ -9,12 +9,17 @@ from typing import Any
 
 from compose_rl.rewards.reward_model.points import Scored, score_points
 from compose_rl.rewards.reward_model.reading import answer_tokens, prompt_tokens
+from compose_rl.rewards.reward_model.sentences import token_ends
+from compose_rl.rewards.types import Failed
 
 __all__ = ["BadRequest", "Scorer"]
 
 
 class BadRequest(Exception):  # noqa: N818 (what it is)
     """A request that makes no sense; the message says why."""
+
+
+Found = list[list[float] | Failed]
 
 
 class Scorer:
@@ -26,12 +31,15 @@ class Scorer:
         self._budget = token_budget
         config = getattr(model.config, "base_config", model.config)
         self._vocabulary: int = config.vocab_size
-        self._longest: int | None = getattr(config, "max_position_embeddings", None)
-        self._waiting: queue.SimpleQueue[tuple[list[Scored], Future[list[float]]]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[list[Scored], Future[Found]]] = queue.SimpleQueue()
         threading.Thread(target=self._work, name="scorer", daemon=True).start()
 
     def score(self, sequences: Any) -> dict[str, Any]:
         """``scores`` of a request's sequences, null for one that is too long, and ``errors`` that say so.
+
+        A sequence has ``answer_tokens`` and ``prompt_tokens``, or ``answer`` and ``prompt`` (texts). Its
+        score is a number, that of the whole; a list where it says where parts of the answer end: ``points``,
+        indices of its tokens, or ``ends``, places in its text.
 
         Raises:
             BadRequest: not a list of sequences.
@@ -39,27 +47,29 @@ class Scorer:
         if not isinstance(sequences, list):
             raise BadRequest("'sequences' is missing, or no list")
         scored = [self._read(number, sequence) for number, sequence in enumerate(sequences)]
-        fits = [i for i, s in enumerate(scored) if self._longest is None or _length(s) <= self._longest]
-        answered: Future[list[float]] = Future()
-        self._waiting.put(([scored[i] for i in fits], answered))
-        scores: list[float | None] = [None] * len(scored)
-        for i, score in zip(fits, answered.result(), strict=True):
-            scores[i] = score
-        errors = {
-            str(i): f"has {_length(scored[i])} tokens, and the reward model takes {self._longest}"
-            for i in range(len(scored))
-            if scores[i] is None
-        }
+        answered: Future[Found] = Future()
+        self._waiting.put((scored, answered))
+        scores: list[float | list[float] | None] = []
+        errors: dict[str, str] = {}
+        for number, (sequence, found) in enumerate(zip(sequences, answered.result(), strict=True)):
+            if isinstance(found, Failed):
+                errors[str(number)] = found.reason
+                scores.append(None)
+            else:
+                scores.append(found if _in_parts(sequence) else found[0])
         return {"scores": scores, "errors": errors}
 
     def _read(self, number: int, sequence: Any) -> Scored:
         try:
             if "answer_tokens" in sequence:
                 prompt, answer = tuple(sequence["prompt_tokens"]), tuple(sequence["answer_tokens"])
+                points = _places(sequence, "points", len(answer) - 1)
             else:
                 finished = bool(sequence.get("finished", True))
                 prompt = prompt_tokens(self._tokenizer, sequence["prompt"], sequence.get("messages"))
                 answer = answer_tokens(self._tokenizer, sequence["answer"], finished)
+                ends = _places(sequence, "ends", len(sequence["answer"]))
+                points = ends and token_ends(self._tokenizer, answer, ends)
         except Exception as error:
             # Templates raise whatever they like.
             raise BadRequest(f"sequence {number}: {type(error).__name__}: {error}") from None
@@ -68,7 +78,7 @@ class Scorer:
         for token in (*prompt, *answer):
             if type(token) is not int or not 0 <= token < self._vocabulary:
                 raise BadRequest(f"sequence {number}: token {token!r} is not in 0..{self._vocabulary - 1}")
-        return Scored(prompt, answer, (len(answer) - 1,))
+        return Scored(prompt, answer, tuple(points or [len(answer) - 1]))
 
     def _work(self) -> None:
         while True:
@@ -78,12 +88,25 @@ class Scorer:
             try:
                 found = iter(score_points(self._model, [s for r, _ in requests for s in r], self._budget))
                 for scored, answered in requests:
-                    answered.set_result([next(found)[0] for _ in scored])
+                    answered.set_result([next(found) for _ in scored])
             except Exception as error:
                 for _, answered in requests:
                     if not answered.done():
                         answered.set_exception(error)
 
 
-def _length(scored: Scored) -> int:
-    return len(scored.prompt) + len(scored.answer)
+def _in_parts(sequence: Any) -> bool:
+    return "points" in sequence or "ends" in sequence
+
+
+def _places(sequence: Any, name: str, last: int) -> list[int] | None:
+    """What a sequence says of where parts of its answer end, if it does: in order, at most ``last``."""
+    if name not in sequence:
+        return None
+    places = sequence[name]
+    if not isinstance(places, list) or not places:
+        raise ValueError(f"{name}={places!r} is no list of whole numbers")
+    for before, place in zip([0, *places], places, strict=False):
+        if type(place) is not int or not before <= place <= last:
+            raise ValueError(f"{name}={places}: {place!r} is not in {before}..{last}")
+    return places
