@@ -12,7 +12,7 @@ from compose_rl.config.schema import Config, canonical, parse, unknown_key
 from compose_rl.errors import UserError
 from compose_rl.store.manifest import Manifest, stage_key
 
-__all__ = ["NAMES", "Slot", "StageSpec", "load"]
+__all__ = ["NAMES", "TRAINING_OUTPUTS", "Slot", "StageSpec", "load"]
 
 Environment = Literal["control", "train", "rollout"]
 
@@ -30,6 +30,13 @@ NAMES = (
 )
 """Every stage, in pipeline order. Stage ``x`` lives in ``compose_rl/stages/x/``: ``spec.py`` (light, has
 ``SPEC``) and ``run.py`` (heavy, started as ``python -m compose_rl.stages.x.run``)."""
+
+TRAINING_OUTPUTS = {
+    "checkpoint": "model.pt: the trained weights as a Composer checkpoint; hf: what is to become of them",
+    "curves": "curves.jsonl",
+    "logs": "train.yaml: the document as it was run",
+}
+"""What every training stage makes."""
 
 
 @dataclass(frozen=True, kw_only=True)

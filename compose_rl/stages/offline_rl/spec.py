@@ -9,7 +9,7 @@ from compose_rl.config.offline_rl import OfflineRLSettings, needs_rewards, takes
 from compose_rl.config.training import HFModel, TrainingConfig, canonical_training, code_files
 from compose_rl.errors import UserError
 from compose_rl.stages.checks import check_data
-from compose_rl.stages.spec import Slot, StageSpec
+from compose_rl.stages.spec import TRAINING_OUTPUTS, Slot, StageSpec
 from compose_rl.store.manifest import Manifest
 
 __all__ = ["SPEC", "OfflineRLConfig", "needs_mismatched"]
@@ -99,11 +99,7 @@ SPEC = StageSpec(
             optional=True,
         ),
     },
-    outputs={
-        "checkpoint": "model.pt: the trained weights as a Composer checkpoint",
-        "curves": "curves.jsonl",
-        "logs": "train.yaml: the document as it was run",
-    },
+    outputs=TRAINING_OUTPUTS,
     distributed=True,
     accelerated=True,
     check=_check,

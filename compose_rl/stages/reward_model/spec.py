@@ -10,7 +10,7 @@ from pydantic import model_validator
 from compose_rl.config.reward_model import RewardModelSettings, is_pairwise
 from compose_rl.config.training import HFModel, TrainingConfig, canonical_training, code_files
 from compose_rl.stages.checks import check_data
-from compose_rl.stages.spec import Slot, StageSpec
+from compose_rl.stages.spec import TRAINING_OUTPUTS, Slot, StageSpec
 from compose_rl.store.manifest import Manifest
 
 __all__ = ["LOADERS", "MODEL_CLASSES", "SPEC", "RewardModelConfig"]
@@ -59,11 +59,7 @@ SPEC = StageSpec(
         "model": Slot(stages=("resolve", "export"), doc="the model to start from"),
         "data": Slot(stages=("tokenize",), doc="preference or classifier data"),
     },
-    outputs={
-        "checkpoint": "model.pt: the trained weights as a Composer checkpoint; hf: what is to become of them",
-        "curves": "curves.jsonl",
-        "logs": "train.yaml: the document as it was run",
-    },
+    outputs=TRAINING_OUTPUTS,
     distributed=True,
     accelerated=True,
     check=_check,

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from compose_rl.config.training import TrainingConfig, canonical_training, code_files
 from compose_rl.stages.checks import check_data
-from compose_rl.stages.spec import Slot, StageSpec
+from compose_rl.stages.spec import TRAINING_OUTPUTS, Slot, StageSpec
 from compose_rl.store.manifest import Manifest
 
 __all__ = ["SPEC", "SFTConfig"]
@@ -32,11 +32,7 @@ SPEC = StageSpec(
         "model": Slot(stages=("resolve", "export"), doc="the model to start from"),
         "data": Slot(stages=("tokenize",), doc="instruction or messages data"),
     },
-    outputs={
-        "checkpoint": "model.pt: the trained weights as a Composer checkpoint",
-        "curves": "curves.jsonl",
-        "logs": "train.yaml: the document as it was run",
-    },
+    outputs=TRAINING_OUTPUTS,
     distributed=True,
     accelerated=True,
     check=_check,
