@@ -35,7 +35,8 @@ def stage_container(
 
     Args:
         settings: the configuration key that each plain parameter of the component sets.
-        needs: ``parameter`` or ``parameter=value``: the step is absent if it is empty, or another value.
+        needs: ``parameter`` or ``parameter=value``: the step is absent if it is empty, or another value
+            (``parameter=``: if it is not empty).
     """
     arguments = ["--executor-input", dsl.PIPELINE_TASK_EXECUTOR_INPUT_PLACEHOLDER]
     for parameter, key in (settings or {}).items():

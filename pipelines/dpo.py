@@ -1,18 +1,11 @@
 """The offline chain: from raw preferences to an aligned, exported, evaluated model."""
 
-from typing import Any
-
 from kfp import dsl
 
-from components.evaluate.component import evaluate
-from components.export.component import export
 from components.offline_rl.component import offline_rl
 from components.reference_logprobs.component import reference_logprobs
-from components.resolve.component import resolve
-from components.reward_model.component import reward_model
-from components.sft.component import sft
-from components.tokenize.component import tokenize
 from pipelines.command_line import main
+from pipelines.steps import Steps
 from pipelines.wiring import Wiring
 
 
@@ -21,6 +14,7 @@ def dpo(
     base_model: str,
     preferences: str,
     storage: str,
+    reward_model: str = "",
     validation: str = "",
     instructions: str = "",
     prompts: str = "",
@@ -37,6 +31,8 @@ def dpo(
     Args:
         base_model: the model to start from.
         preferences: pairs of a chosen and a rejected answer.
+        reward_model: what judges in the evaluation, one that is there already (a ...ForSequenceClassification
+            with one score, or an export); empty: the one that the preferences train.
         storage: folder or s3:// prefix for results.
         validation: held-out pairs; empty: a share of the preferences.
         instructions: data for supervised fine-tuning; empty: start from the base model itself.
@@ -51,33 +47,12 @@ def dpo(
         config: YAML document with a section per step, over the stage's recipe and the parameters above.
     """
     with Wiring(storage=storage, config=config, nodes=nodes, gpus=gpus, resources=resources) as step:
-        # What the outside world holds, pinned.
-        base = step("resolve_model", resolve, kind="model", uri=base_model)
-        raw_preferences = step("resolve_preferences", resolve, kind="dataset", uri=preferences)
-        raw_validation = step("resolve_validation", resolve, kind="dataset", uri=validation)
-        raw_instructions = step("resolve_instructions", resolve, kind="dataset", uri=instructions)
-        raw_prompts = step("resolve_prompts", resolve, kind="dataset", uri=prompts)
+        steps = Steps.of(step, base_model, max_length)
+        pairs = steps.data("preferences", "preference", preferences, validation=validation)
+        questions = steps.data("prompts", "single_prompt", prompts)
 
-        def tokenized(name: str, dataset_type: str, **sources: Any) -> Any:
-            return step(
-                name, tokenize, dataset_type=dataset_type, max_length=max_length, tokenizer=base, **sources
-            )
-
-        pairs = tokenized(
-            "tokenize_preferences", "preference", source=raw_preferences, validation=raw_validation
-        )
-        demonstrations = tokenized("tokenize_instructions", "instruction", source=raw_instructions)
-        questions = tokenized("tokenize_prompts", "single_prompt", source=raw_prompts)
-
-        # Where the policy starts: the fine-tuned model, or the base model where there are no instructions.
-        tuned = step("sft", sft, model=base, data=demonstrations)
-        start = step("export_sft", export, checkpoint=tuned, otherwise=base)
-
-        # The judge.
-        scorer = step("reward_model", reward_model, model=start, data=pairs)
-        judge = step("export_reward_model", export, checkpoint=scorer)
-
-        # The policy.
+        start = steps.fine_tuned(instructions)
+        judge = steps.judge(start, pairs, reward_model)
         reference = step("reference_logprobs", reference_logprobs, model=start, data=pairs)
         aligned = step(
             "offline_rl",
@@ -88,17 +63,7 @@ def dpo(
             data=pairs,
             reference=reference,
         )
-        policy = step("export_policy", export, checkpoint=aligned)
-
-        step(
-            "evaluate",
-            evaluate,
-            policy=policy,
-            baseline=start,
-            preferences=pairs,
-            prompts=questions,
-            reward_model=judge,
-        )
+        steps.judged(aligned, start, preferences=pairs, prompts=questions, reward_model=judge)
 
 
 if __name__ == "__main__":

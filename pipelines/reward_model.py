@@ -3,10 +3,9 @@
 from kfp import dsl
 
 from components.export.component import export
-from components.resolve.component import resolve
 from components.reward_model.component import reward_model
-from components.tokenize.component import tokenize
 from pipelines.command_line import main
+from pipelines.steps import Steps
 from pipelines.wiring import Wiring
 
 
@@ -39,19 +38,9 @@ def reward_model_pipeline(
         config: YAML document with a section per step, over the stage's recipe and the parameters above.
     """
     with Wiring(storage=storage, config=config, nodes=nodes, gpus=gpus, resources=resources) as step:
-        base = step("resolve_model", resolve, kind="model", uri=base_model)
-        raw = step("resolve_preferences", resolve, kind="dataset", uri=preferences)
-        raw_validation = step("resolve_validation", resolve, kind="dataset", uri=validation)
-        data = step(
-            "tokenize_preferences",
-            tokenize,
-            dataset_type=dataset_type,
-            max_length=max_length,
-            source=raw,
-            validation=raw_validation,
-            tokenizer=base,
-        )
-        scorer = step("reward_model", reward_model, model=base, data=data)
+        steps = Steps.of(step, base_model, max_length)
+        data = steps.data("preferences", dataset_type, preferences, validation=validation)
+        scorer = step("reward_model", reward_model, existing="", model=steps.base, data=data)
         step("export_reward_model", export, checkpoint=scorer)
 
 

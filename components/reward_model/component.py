@@ -15,6 +15,7 @@ def reward_model(
     nodes: int,
     gpus: int,
     resources: str,
+    existing: str,
     model: dsl.Input[dsl.Artifact],
     data: dsl.Input[dsl.Artifact],
     manifest: dsl.Output[dsl.Artifact],
@@ -30,9 +31,10 @@ def reward_model(
         nodes: nodes of the job; 0: as ``resources`` says, else one.
         gpus: GPUs of each node; 0: as ``resources`` says, else none.
         resources: YAML document with a section ``default`` and one per step: what a job asks of its place.
+        existing: a reward model that is there already, its place; not empty: the step is absent.
         model: the model to start from.
         data: tokenized preferences.
         manifest: the checkpoint.
         metrics: losses and held-out accuracy.
     """
-    return stage_container(SPEC)
+    return stage_container(SPEC, needs="existing=")

@@ -50,7 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--needs",
         default="",
         metavar="PARAMETER[=VALUE]",
-        help="absent if this parameter of the component is empty, or not VALUE",
+        help="absent if this parameter of the component is empty, or not VALUE (which may be empty)",
     )
     parser.add_argument("--image", metavar="IMAGE", help="where a job of its own runs, if the stage has one")
 
@@ -91,12 +91,13 @@ def _run(arguments: argparse.Namespace, given: ExecutorInput) -> None:
     store = open_store(storage)
     inputs = _recorded(store, given) or {name: _read(artifact) for name, artifact in given.inputs.items()}
     otherwise = inputs.pop(OTHERWISE, None)
-    missing = [name for name, slot in spec.inputs.items() if not slot.optional and inputs.get(name) is None]
+    needed = [name for name, slot in spec.inputs.items() if not slot.optional]
+    missing = [f"no {name}" for name in needed if inputs.get(name) is None]
     if arguments.needs and not wanted(arguments.needs, given.parameters):
-        missing.append(arguments.needs)
+        missing.append(_unwanted(arguments.needs, given.parameters))
     recorder = Recorder(store, given.parameters["run"], step=step, stage=spec.name)
     if missing:
-        message = f"no {' and no '.join(missing)}"
+        message = " and ".join(missing)
         print(f"absent: {message}")
         publish(given, otherwise, state="absent")
         recorder.end("absent", manifest=otherwise.uri if otherwise else None, message=message)
@@ -118,13 +119,19 @@ def _run(arguments: argparse.Namespace, given: ExecutorInput) -> None:
 
 def wanted(needs: str, parameters: Mapping[str, Any]) -> bool:
     """Whether the parameters are what ``--needs`` asks for."""
-    name, _, value = needs.partition("=")
-    return parameters[name] == value if value else bool(parameters[name])
+    name, equals, value = needs.partition("=")
+    return parameters[name] == value if equals else bool(parameters[name])
+
+
+def _unwanted(needs: str, parameters: Mapping[str, Any]) -> str:
+    """Why a step is absent whose parameters are not :func:`wanted`."""
+    name, empty, _ = needs.partition("=")
+    return f"{name}={parameters[name]}" if empty and needs.endswith("=") else f"no {needs}"
 
 
 def _recorded(store: Store, given: ExecutorInput) -> dict[str, Manifest | None]:
     """What the step of a past run read, where this one repeats it."""
-    from compose_rl.commands.documents import read_manifest
+    from compose_rl.store.lineage import read_manifest
     from compose_rl.store.runs import read_record
 
     past = given.parameters.get("past")

@@ -1,14 +1,26 @@
-"""Settings of reward models: loss, head, and what the head puts out."""
+"""Settings of reward models: loss, head, and what the head puts out; how one is told by its config.json."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from compose_rl.config.schema import Config
 
-__all__ = ["HeadName", "RewardLossName", "RewardModelSettings", "is_pairwise"]
+__all__ = [
+    "VALUE_HEAD_TYPE",
+    "HeadName",
+    "RewardLossName",
+    "RewardModelSettings",
+    "is_pairwise",
+    "model_class",
+    "scores_per_text",
+]
+
+VALUE_HEAD_TYPE = "pairwise_rm"
+"""``model_type`` in the config.json of a model with Compose RL's value head."""
 
 RewardLossName = Literal["bt", "bt_eurus", "bce"]
 HeadName = Literal["value_head", "linear"]
@@ -70,3 +82,19 @@ class RewardModelSettings(Config):
 def is_pairwise(settings: RewardModelSettings) -> bool:
     """Whether the loss compares two answers (``preference`` data), or reads labels (``classifier`` data)."""
     return settings.loss_type in _PAIRWISE
+
+
+def model_class(config: Mapping[str, Any]) -> str | None:
+    """The class of reward model that a config.json describes, as an export calls it; None: it is none."""
+    if config.get("model_type") == VALUE_HEAD_TYPE:
+        return "reward_value_head"
+    architecture = str((config.get("architectures") or [""])[0])
+    return "sequence_classification" if architecture.endswith("ForSequenceClassification") else None
+
+
+def scores_per_text(config: Mapping[str, Any]) -> int:
+    """How many scores the reward model of this config.json gives a text."""
+    if config.get("model_type") == VALUE_HEAD_TYPE:
+        return int(config.get("n_labels", 1))
+    # transformers writes labels in place of their number, and neither where it is its default of 2.
+    return len(config["id2label"]) if config.get("id2label") else int(config.get("num_labels", 2))

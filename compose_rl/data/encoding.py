@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from compose_rl.errors import UserError
 from compose_rl.store.manifest import digest
 
-__all__ = ["PieceEncoder", "load_tokenizer", "starting_text", "tokenizer_digest"]
+__all__ = ["PieceEncoder", "load_tokenizer", "same_tokens", "starting_text", "tokenizer_digest"]
 
 # One process is one thread: parallel work is over processes, and a fork after threads have started can hang.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -39,9 +39,17 @@ def load_tokenizer(place: str | Path, revision: str | None = None) -> Any:
 
 def tokenizer_digest(tokenizer: Any) -> str:
     """SHA-256 of what shapes a tokenizer's output, its chat template included."""
+    return digest(f"{_vocabulary(tokenizer)}\0{tokenizer.chat_template or ''}".encode())
+
+
+def same_tokens(one: Any, other: Any) -> bool:
+    """Whether two tokenizers make the same tokens of a text; their chat templates may differ."""
+    return _vocabulary(one) == _vocabulary(other)
+
+
+def _vocabulary(tokenizer: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    vocabulary = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
-    return digest(f"{vocabulary}\0{tokenizer.chat_template or ''}".encode())
+    return backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
 
 
 def starting_text(tokenizer: Any) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from compose_rl.config.evaluate import Evaluate
+from compose_rl.data.encoding import load_tokenizer, same_tokens
 from compose_rl.evaluation.generation import Answer, Sampling, generate, stop_tokens
 from compose_rl.evaluation.held_out import Pair, Prompt
 from compose_rl.evaluation.scoring import answer_logprobs, rewards
 from compose_rl.models.loading import load_policy, load_reward_model
 from compose_rl.progress import Progress
+from compose_rl.rewards.reward_model.reading import answer_tokens, prompt_tokens
 
 __all__ = ["HeldOut", "Observation", "RewardObservation", "observe", "observe_rewards"]
 
@@ -90,15 +93,30 @@ def observe_rewards(
     answers: list[list[Answer]],
     progress: Progress,
 ) -> RewardObservation:
-    """Load the reward model in ``folder`` and ask it about the pairs and about each model's ``answers``."""
+    """Load the reward model in ``folder`` and ask it about the pairs and about each model's ``answers``.
+
+    One with a tokenizer of its own reads the texts in that.
+    """
     model = load_reward_model(folder, model_class, config.precision)
-    sequences = [[pair.prompt + pair.chosen for pair in held_out.pairs]]
-    sequences += [[pair.prompt + pair.rejected for pair in held_out.pairs]]
+    asked = [[(pair.prompt, pair.chosen) for pair in held_out.pairs]]
+    asked += [[(pair.prompt, pair.rejected) for pair in held_out.pairs]]
     for given in answers:
-        sequences += [[p.tokens + a.tokens for p, a in zip(held_out.prompts, given, strict=True)]]
+        asked += [[(p.tokens, a.tokens) for p, a in zip(held_out.prompts, given, strict=True)]]
+    own = load_tokenizer(folder)
+    if same_tokens(own, held_out.tokenizer):
+        sequences = [[prompt + answer for prompt, answer in batch] for batch in asked]
+    else:
+        sequences = [[_read(own, held_out.tokenizer, *texts) for texts in batch] for batch in asked]
     with progress.phase("reward model", total=sum(map(len, sequences)), unit="answers") as phase:
         scores = [rewards(model, batch, phase.advance) for batch in sequences]
     return RewardObservation(scores[0], scores[1], scores[2:])
+
+
+def _read(own: Any, policy: Any, prompt: list[int], answer: list[int]) -> list[int]:
+    """The tokens of ``policy`` as those of a reward model's own tokenizer."""
+    question, text = (policy.decode(tokens, skip_special_tokens=True) for tokens in (prompt, answer))
+    finished = not answer or answer[-1] in policy.all_special_ids
+    return [*prompt_tokens(own, question), *answer_tokens(own, text, finished)]
 
 
 def _sampling(model: object, config: Evaluate, tokenizer: PreTrainedTokenizerBase) -> Sampling:

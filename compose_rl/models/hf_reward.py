@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import ModelOutput
 
+from compose_rl.config.reward_model import VALUE_HEAD_TYPE
 from compose_rl.models.heads import ValueHead
 
 __all__ = ["AutoModelForCausalLMWithRM", "RewardModelConfig", "RewardOutput"]
@@ -32,7 +33,7 @@ class RewardModelConfig(PretrainedConfig):
         return_logits: also return the language model's logits.
     """
 
-    model_type = "pairwise_rm"
+    model_type = VALUE_HEAD_TYPE
     is_composition = True
     has_no_defaults_at_init = True
 

@@ -38,9 +38,20 @@ def load_reward_model(folder: Path, model_class: str, precision: str) -> PreTrai
     """The reward model in ``folder``; ``model_class`` as in an export's ``info``.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it gives more than one score, or not by a layer on the last token.
     """
-    return _load(_REWARD_LOADERS[model_class], folder, precision)
+    model = _load(_REWARD_LOADERS[model_class], folder, precision)
+    labels = getattr(model.config, "n_labels", model.config.num_labels)
+    if labels != 1:
+        raise UserError(
+            f"{folder}: gives {labels} scores for a text; give a reward model of one (n_labels: 1)"
+        )
+    if model_class == "sequence_classification" and not hasattr(model, "score"):
+        raise UserError(
+            f"{folder}: {type(model).__name__} does not score a text by a layer 'score' on its last token;"
+            " give a reward model made of a decoder, or serve this one to inference_reward_model"
+        )
+    return model
 
 
 def _load(loader: type, folder: Path, precision: str) -> PreTrainedModel:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from compose_rl.config.reward_model import model_class
 from compose_rl.config.training import TrainingConfig
 from compose_rl.errors import UserError
 from compose_rl.store.manifest import Manifest
 
-__all__ = ["check_data", "check_types", "check_vocabulary"]
+__all__ = ["check_data", "check_reward_model", "check_types", "check_vocabulary", "reward_model_class"]
 
 
 def check_data(
@@ -63,3 +64,44 @@ def check_vocabulary(stage: str, inputs: Mapping[str, Manifest]) -> None:
             f"{stage}: the model's vocabulary has {known} tokens and the data's tokenizer {tokens};"
             " tokenize with this model's tokenizer"
         )
+
+
+def reward_model_class(manifest: Manifest) -> str | None:
+    """The class of a reward model that was exported, or pinned as it is; None: it is none."""
+    if manifest.stage == "resolve":
+        return model_class(manifest.info)
+    found = manifest.info.get("model_class")
+    return found if found in ("sequence_classification", "reward_value_head") else None
+
+
+def check_reward_model(stage: str, slot: str, inputs: Mapping[str, Manifest]) -> None:
+    """The input ``slot``, where it is given, scores texts, and knows the tokens of the data that it is shown.
+
+    One that was not trained here may have a tokenizer of its own: it reads texts in that.
+
+    Raises:
+        UserError: it does not.
+    """
+    if slot not in inputs:
+        return
+    given = inputs[slot]
+    if reward_model_class(given) is None:
+        kind = given.info.get("model_class") or (given.info.get("architectures") or [""])[0]
+        raise UserError(
+            f"{stage}: input '{slot}' ({given.uri}) is a '{kind}'; give the export of a reward model, or a"
+            " model of a class ...ForSequenceClassification"
+        )
+    if (labels := given.info.get("num_labels", 1)) != 1:
+        raise UserError(
+            f"{stage}: input '{slot}' ({given.uri}) gives {labels} scores for a text;"
+            " give a reward model of one"
+        )
+    if given.stage == "resolve":
+        return
+    known = given.info.get("vocab_size")
+    for name, tokens in ((n, m.info.get("vocab_size")) for n, m in inputs.items() if m.stage == "tokenize"):
+        if known is not None and tokens is not None and tokens > known:
+            raise UserError(
+                f"{stage}: the vocabulary of input '{slot}' has {known} tokens and the tokenizer of '{name}'"
+                f" {tokens}; train it from the model that the policy starts from"
+            )

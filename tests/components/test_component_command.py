@@ -8,10 +8,10 @@ import pytest
 
 from compose_rl.cli import main
 from compose_rl.commands.component import publish, retried
-from compose_rl.commands.documents import read_manifest
 from compose_rl.commands.executor import Artifact, ExecutorInput
 from compose_rl.errors import TransientError, UserError
 from compose_rl.store import open_store
+from compose_rl.store.lineage import read_manifest
 from compose_rl.store.manifest import Manifest
 from compose_rl.store.runs import StepRecord, read_record
 
@@ -76,6 +76,17 @@ def test_a_step_for_another_kind_of_run_is_absent(tmp_path: Path, capsys: pytest
     assert run("vstar", "--executor-input", given, "--needs", "loss_type=apo") == 0
     assert (tmp_path / "out/manifest").read_text() == "null"
     assert "absent: no loss_type=apo" in capsys.readouterr().out
+
+
+def test_a_step_whose_result_is_there_already_is_absent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parameters = {"storage": str(tmp_path), "config": "", "step": "reward_model", "existing": "org/judge"}
+    inputs = {"model": manifest().to_json(), "data": manifest(stage="tokenize").to_json()}
+    given = executor_input(tmp_path, inputs, parameters)
+    assert run("reward_model", "--executor-input", given, "--needs", "existing=") == 0
+    assert (tmp_path / "out/manifest").read_text() == "null"
+    assert "absent: existing=org/judge" in capsys.readouterr().out
 
 
 def test_a_step_without_its_input_is_absent_and_hands_on_what_it_was_given(tmp_path: Path) -> None:

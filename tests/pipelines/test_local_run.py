@@ -18,6 +18,7 @@ from kfp import dsl
 from components.export.component import export
 from components.resolve.component import resolve
 from pipelines.local_runner import StepFailed, ordered, run
+from pipelines.steps import Steps
 from pipelines.wiring import Wiring
 
 DPO = Path(__file__).parents[2] / "pipelines/dpo.py"
@@ -59,6 +60,33 @@ def test_steps_run_as_processes_and_pass_manifests(here: Path, capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith("resolve_given | ") for line in lines)
     assert all(line.partition(" | ")[0] in ("resolve_given", "resolve_missing", "export") for line in lines)
+
+
+@dsl.pipeline(name="given-judge")
+def given_judge(storage: str, base_model: str, preferences: str, judge: str):
+    with Wiring(storage=storage, config="", nodes=1, gpus=0, resources="") as step:
+        pairs = step("resolve_preferences", resolve, kind="dataset", uri=preferences)
+        steps = Steps.of(step, base_model, 0)
+        steps.judge(steps.base, pairs, judge)
+
+
+def test_a_reward_model_that_is_given_goes_on_and_none_is_trained(here: Path) -> None:
+    for name, architecture in (("base", "LlamaForCausalLM"), ("judge", "LlamaForSequenceClassification")):
+        (here / name).mkdir()
+        (here / name / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+        (here / name / "model.safetensors").write_bytes(b"weights")
+    sources = {"base_model": "base", "preferences": "rows.jsonl", "judge": "judge"}
+    values = {name: str(here / place) for name, place in sources.items()}
+    record = run(given_judge, {"storage": str(here / "store"), **values})
+
+    found = {step.name: step for step in record.steps}
+    assert {name: found[name].state for name in ("resolve_reward_model", "reward_model")} == {
+        "resolve_reward_model": "checked",
+        "reward_model": "absent",
+    }
+    judge = found["export_reward_model"].manifest
+    assert judge is not None
+    assert judge.info["architectures"] == ["LlamaForSequenceClassification"]
 
 
 def test_failed_step_ends_the_run_with_its_error(here: Path) -> None:

@@ -36,9 +36,23 @@ def test_every_step_is_there_and_what_is_not_given_is_absent() -> None:
     given = found()
     assert set(given) >= {"sft", "reward_model", "vstar", "online_rl", "export_policy", "evaluate"}
     assert {name for name, step in given.items() if step.absent} == {
-        *("resolve_preferences", "resolve_validation", "resolve_instructions"),
+        *("resolve_preferences", "resolve_validation", "resolve_instructions", "resolve_reward_model"),
         *("resolve_evaluation_prompts", "vstar"),
     }
+
+
+@pytest.mark.parametrize("pipeline", [ppo, dpo])
+@pytest.mark.parametrize("given", ["", "org/judge"])
+def test_a_reward_model_that_is_given_is_taken_and_none_is_trained(
+    pipeline: GraphComponent, given: str
+) -> None:
+    known = declared(pipeline.pipeline_spec)
+    changed = {**GIVEN, "preferences": "pairs.jsonl", "reward_model": given}
+    found = {step.name: step for step in steps(pipeline.pipeline_spec, with_defaults(changed, known))}
+    assert found["resolve_reward_model"].absent == (not given)
+    assert found["reward_model"].absent == bool(given)
+    # The preferences are there for the evaluation all the same.
+    assert not found["resolve_preferences"].absent
 
 
 @pytest.mark.parametrize("loss_type", ["ppo", "grpo", "gspo", "rloo", "cispo", "apo"])
@@ -100,5 +114,7 @@ def test_the_policy_starts_from_the_fine_tuned_model_and_is_compared_with_it() -
     assert producer("evaluate", "baseline") == start
     assert producer("evaluate", "policy") == policy
     assert {producer(t, "reward_model") for t in ("vstar", "online-rl", "evaluate")} == {judge}
+    pinned = names["resolve_reward_model"]
+    assert producer(judge, "otherwise") == pinned
     assert producer("online-rl", "prompts") == producer("evaluate", "training_prompts")
     assert producer("evaluate", "prompts") != producer("evaluate", "training_prompts")

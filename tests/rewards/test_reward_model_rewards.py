@@ -121,6 +121,11 @@ def test_a_reward_model_is_not_trained_and_drops_nothing_out(tmp_path: Path, mak
 
 
 def test_what_is_no_reward_model_is_refused(tmp_path: Path, make: Make) -> None:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    def bert(**keys: Any) -> BertConfig:
+        return BertConfig(8, 8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8, **keys)
+
     folder = write_model(tmp_path / "policy")
     tokenizer = load_tokenizer(folder)
     with pytest.raises(UserError, match="is a 'LlamaForCausalLM'; give an exported reward model"):
@@ -129,6 +134,9 @@ def test_what_is_no_reward_model_is_refused(tmp_path: Path, make: Make) -> None:
         make(RM, RewardContext(tokenizer))
     with pytest.raises(UserError, match=r"no config\.json"):
         make({"rm": RM["rm"] | {"model": str(tmp_path / "nothing")}}, RewardContext(tokenizer))
+    BertForSequenceClassification(bert(num_labels=1)).save_pretrained(tmp_path / "bert")
+    with pytest.raises(UserError, match="BertForSequenceClassification does not score a text by a layer"):
+        make(RM, RewardContext(tokenizer, tmp_path / "bert"))
     many = write_reward_model(tmp_path / "many", num_labels=3)
     with pytest.raises(UserError, match="gives 3 scores for a text"):
         make(RM, RewardContext(tokenizer, many))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from transformers import AutoModelForCausalLM, LlamaForSequenceClassification  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForSequenceClassification  # noqa: E402
 
 from compose_rl.demo.__main__ import write_data  # noqa: E402
 from compose_rl.demo.model import save_base_model  # noqa: E402
@@ -92,6 +93,7 @@ class World:
         body.config.num_labels = 1
         torch.manual_seed(3)
         LlamaForSequenceClassification(body.config).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(root / "start").save_pretrained(folder)
         return Manifest(
             stage="export",
             version=1,
@@ -158,6 +160,38 @@ def test_a_model_compared_with_itself_shows_no_difference(world: World) -> None:
     assert found["win_rate/reward_model"] == found["win_rate/verifier"] == 0.5
     assert found["kl/policy_baseline"] == 0
     assert found["length/policy"] == found["length/baseline"]
+
+
+def test_a_pinned_reward_model_judges_as_an_exported_one(world: World, whole: Manifest) -> None:
+    judge = world.pin("model", world.store.parent / "reward_model")
+    config = {**CONFIG, "verifier": VERIFIER}
+    found = world.evaluate(config, prompts=world.prompts, reward_model=judge)
+    assert found.key != whole.key
+    assert found.metrics == whole.metrics
+
+
+def test_a_reward_model_with_a_tokenizer_of_its_own_reads_the_texts_in_that(
+    world: World, whole: Manifest, tmp_path: Path
+) -> None:
+    """The same model whose tokens are numbered the other way round says the same."""
+    source = world.store.parent / "reward_model"
+    model = LlamaForSequenceClassification.from_pretrained(source)
+    embedding = model.get_input_embeddings().weight
+    embedding.data = embedding.data.flip(0)
+    model.save_pretrained(tmp_path / "judge")
+    tokenizer = json.loads((source / "tokenizer.json").read_text())
+    last = len(embedding) - 1
+    vocabulary = tokenizer["model"]["vocab"]
+    tokenizer["model"]["vocab"] = {word: last - number for word, number in vocabulary.items()}
+    for token in tokenizer["added_tokens"]:
+        token["id"] = last - token["id"]
+    for path in source.glob("*token*"):
+        shutil.copy(path, tmp_path / "judge")
+    (tmp_path / "judge/tokenizer.json").write_text(json.dumps(tokenizer))
+    config = {**CONFIG, "verifier": VERIFIER}
+    judge = world.pin("model", tmp_path / "judge")
+    found = world.evaluate(config, prompts=world.prompts, reward_model=judge)
+    assert found.metrics == pytest.approx(whole.metrics, abs=1e-4)
 
 
 def test_kl_of_two_models_is_what_their_distributions_give(world: World) -> None:

@@ -36,6 +36,11 @@ def test_policy_baseline_and_pairs_are_enough() -> None:
     assert SPEC.parse({}, inputs()).verifier is None
 
 
+def test_a_pinned_reward_model_may_have_fewer_tokens_of_its_own() -> None:
+    judge = manifest("resolve", architectures=["LlamaForSequenceClassification"], num_labels=1, vocab_size=9)
+    SPEC.parse({}, inputs(reward_model=judge))
+
+
 @pytest.mark.parametrize(
     ("config", "changes", "message"),
     [
@@ -61,6 +66,16 @@ def test_policy_baseline_and_pairs_are_enough() -> None:
             {},
             {"reward_model": manifest("export", model_class="causal_lm")},
             r"input 'reward_model' .* is a 'causal_lm'; give the export of a reward model",
+        ),
+        (
+            {},
+            {"reward_model": manifest("resolve", architectures=["GPT2LMHeadModel"])},
+            r"input 'reward_model' .* is a 'GPT2LMHeadModel'; give the export of a reward model",
+        ),
+        (
+            {},
+            {"reward_model": manifest("export", model_class="reward_value_head", vocab_size=98)},
+            r"vocabulary of input 'reward_model' has 98 tokens and the tokenizer of 'preferences' 99",
         ),
         (
             {},

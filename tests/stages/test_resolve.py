@@ -52,6 +52,26 @@ def test_the_same_bytes_at_another_place_have_the_same_key(tmp_path: Path) -> No
     assert one.uri != two.uri
 
 
+@pytest.mark.parametrize(
+    ("config", "scores"),
+    [
+        ({"id2label": {"0": "LABEL_0"}}, 1),
+        ({}, 2),
+        ({"num_labels": 3}, 3),
+        ({"architectures": None, "model_type": "pairwise_rm"}, 1),
+        ({"architectures": ["LlamaForCausalLM"]}, None),
+    ],
+)
+def test_of_a_reward_model_it_is_known_how_many_scores_it_gives(
+    tmp_path: Path, config: dict[str, object], scores: int | None
+) -> None:
+    folder = model_folder(tmp_path / "model")
+    (folder / "config.json").write_text(
+        json.dumps({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]} | config)
+    )
+    assert resolve(tmp_path, kind="model", uri=str(folder)).info.get("num_labels") == scores
+
+
 def test_changed_content_changes_the_key(tmp_path: Path) -> None:
     path = data_file(tmp_path / "a.jsonl")
     before = resolve(tmp_path, kind="dataset", uri=str(path)).key

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from compose_rl.config.reward_model import model_class
 from compose_rl.errors import UserError
 from compose_rl.models.backbone import check_packable
-from compose_rl.models.hf_reward import RewardModelConfig
 from compose_rl.models.loading import load_reward_model
 from compose_rl.models.scoring import LinearScores, ScoringModel, ValueHeadScores, make_scoring
 
@@ -26,14 +26,11 @@ def load_scoring_model(folder: Path, precision: str, device: str | torch.device)
     """The reward model in ``folder``, which is never trained: evaluation mode, no gradients.
 
     Raises:
-        UserError: there is none, or it gives more than one score.
+        UserError: see :func:`model_class_of` and :func:`compose_rl.models.loading.load_reward_model`.
     """
-    model_class = model_class_of(folder)
-    model: Any = load_reward_model(folder, model_class, precision).to(device)
-    labels = getattr(model.config, "n_labels", model.config.num_labels)
-    if labels != 1:
-        raise UserError(f"{folder}: gives {labels} scores for a text; train one with n_labels: 1")
-    mixin = _MIXINS[model_class]
+    kind = model_class_of(folder)
+    model: Any = load_reward_model(folder, kind, precision).to(device)
+    mixin = _MIXINS[kind]
     body = model.base_model if mixin is LinearScores else model.lm_backbone.base_model
     make_scoring(model, mixin, packed=packable(body.config))
     return model.requires_grad_(False)
@@ -50,12 +47,11 @@ def model_class_of(folder: Path) -> str:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{folder}: no config.json ({error}); give an exported reward model") from None
-    architecture = str((config.get("architectures") or [""])[0])
-    if config.get("model_type") == RewardModelConfig.model_type:
-        return "reward_value_head"
-    if architecture.endswith("ForSequenceClassification"):
-        return "sequence_classification"
-    raise UserError(f"{folder}: is a '{architecture}'; give an exported reward model")
+    found = model_class(config)
+    if found is None:
+        architecture = (config.get("architectures") or [""])[0]
+        raise UserError(f"{folder}: is a '{architecture}'; give an exported reward model")
+    return found
 
 
 def packable(config: Any) -> bool:

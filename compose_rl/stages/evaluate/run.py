@@ -16,6 +16,7 @@ from compose_rl.evaluation.report import write_report
 from compose_rl.evaluation.samples import Samples
 from compose_rl.evaluation.table import headline, show
 from compose_rl.evaluation.verifiers import load as load_verifier
+from compose_rl.stages.checks import reward_model_class
 from compose_rl.stages.evaluate.spec import SPEC, has_held_out
 from compose_rl.stages.job import Job, Result, main
 
@@ -79,9 +80,11 @@ def _rewards(
 ) -> RewardObservation | None:
     if "reward_model" not in job.inputs:
         return None
+    model_class = reward_model_class(job.inputs["reward_model"])
+    assert model_class is not None, job.key
     return observe_rewards(
         job.model_path("reward_model"),
-        job.inputs["reward_model"].info["model_class"],
+        model_class,
         job.config,
         held_out,
         [policy.answers, baseline.answers],

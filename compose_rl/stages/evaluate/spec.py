@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from compose_rl.config.evaluate import Evaluate, verifier_code, verifier_source
 from compose_rl.errors import UserError
+from compose_rl.stages.checks import check_reward_model
 from compose_rl.stages.spec import Slot, StageSpec
 from compose_rl.store.manifest import Manifest
 
@@ -13,7 +14,6 @@ __all__ = ["SPEC", "has_held_out"]
 
 PROMPT_TYPES = ("single_prompt", "verifiable_answers", "preference")
 ONLINE_TYPES = ("single_prompt", "verifiable_answers")
-REWARD_CLASSES = ("sequence_classification", "reward_value_head")
 
 
 def _check(config: Evaluate, inputs: Mapping[str, Manifest]) -> None:
@@ -28,12 +28,7 @@ def _check(config: Evaluate, inputs: Mapping[str, Manifest]) -> None:
             )
     _check_type(inputs, "preferences", ("preference",))
     _check_type(inputs, "prompts", PROMPT_TYPES)
-    reward_model = inputs.get("reward_model")
-    if reward_model is not None and (given := reward_model.info.get("model_class")) not in REWARD_CLASSES:
-        raise UserError(
-            f"evaluate: input 'reward_model' ({reward_model.uri}) is a '{given}'; "
-            f"give the export of a reward model: {' or '.join(REWARD_CLASSES)}"
-        )
+    check_reward_model("evaluate", "reward_model", inputs)
     _check_type(inputs, "training_prompts", ONLINE_TYPES)
     _check_vocabularies(inputs)
     if not {"preferences", "prompts"} & inputs.keys() and not has_held_out(inputs.get("training_prompts")):
@@ -71,7 +66,7 @@ def _check_vocabularies(inputs: Mapping[str, Manifest]) -> None:
     """A model may have more tokens than the tokenizer (padding of the embedding), never fewer."""
     sizes = {name: m.info["vocab_size"] for name, m in inputs.items() if "vocab_size" in m.info}
     for data in {"preferences", "prompts", "training_prompts"} & sizes.keys():
-        for model in {"policy", "baseline", "reward_model"} & sizes.keys():
+        for model in {"policy", "baseline"} & sizes.keys():
             if sizes[data] > sizes[model]:
                 raise UserError(
                     f"evaluate: '{model}' has a vocabulary of {sizes[model]}, '{data}' one of {sizes[data]};"
@@ -101,7 +96,9 @@ SPEC = StageSpec(
             " without both it is the prompts of held-out pairs",
             optional=True,
         ),
-        "reward_model": Slot(stages=("export",), doc="a reward model that judges both", optional=True),
+        "reward_model": Slot(
+            stages=("resolve", "export"), doc="a reward model that judges both", optional=True
+        ),
     },
     outputs={"report": "report.html, metrics.json, samples.jsonl"},
     accelerated=True,

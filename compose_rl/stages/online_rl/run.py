@@ -53,8 +53,20 @@ def _amend_model(model: dict[str, Any], job: Job) -> None:
     if "length_normalize_policy_loss" in model:
         del model["loss_aggregation"]  # the same under its own name
     if job.config.model.has_critic and not job.config.model.joint_actor_critic:
-        start = next((slot for slot in ("critic", "reward_model") if slot in job.inputs), "model")
-        model["critic_path"] = str(job.model_path(start))
+        model["critic_path"] = str(job.model_path(_critic_start(job)))
+
+
+def _critic_start(job: Job) -> str:
+    """The input that a critic of its own starts from."""
+    start = next((slot for slot in ("critic", "reward_model") if slot in job.inputs), "model")
+    if job.inputs[start].stage != "resolve" or start == "model":
+        return start
+    from compose_rl.data.encoding import load_tokenizer, same_tokens
+
+    if same_tokens(*(load_tokenizer(job.model_path(slot)) for slot in (start, "model"))):
+        return start
+    job.progress.say(f"'{start}' has other tokens than the policy; the critic starts from the policy")
+    return "model"
 
 
 def _report(job: Job, result: Result, samples: Path) -> None:

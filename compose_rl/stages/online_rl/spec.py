@@ -12,17 +12,17 @@ from compose_rl.config.rewards import parse_rewards, reward_code
 from compose_rl.config.rollouts import ServerPlan
 from compose_rl.config.training import HFModel, TrainingConfig, canonical_training, code_files
 from compose_rl.errors import UserError
+from compose_rl.stages.checks import check_reward_model
 from compose_rl.stages.online_checks import (
     PROMPT_TYPES,
     check_engine,
     check_prompts,
-    check_reward_model,
     check_rewards,
     check_sizes,
     refuse_foreign_keys,
     server_plan,
 )
-from compose_rl.stages.spec import Slot, StageSpec
+from compose_rl.stages.spec import TRAINING_OUTPUTS, Slot, StageSpec
 from compose_rl.store.manifest import Manifest
 
 __all__ = ["SPEC", "OnlineRLConfig"]
@@ -64,7 +64,8 @@ def _check(config: OnlineRLConfig, inputs: Mapping[str, Manifest]) -> None:
     check_sizes("online_rl", settings, variables, config.global_train_batch_size)
     check_prompts("online_rl", inputs, config.max_seq_len, variables.max_gen_len)
     check_rewards("online_rl", variables.rewards, config.code_paths, inputs)
-    check_reward_model("online_rl", inputs)
+    for slot in ("reward_model", "critic"):
+        check_reward_model("online_rl", slot, inputs)
     check_engine("online_rl", variables.engine, variables.max_staleness)
     if "critic" in inputs and (not settings.has_critic or settings.joint_actor_critic):
         raise UserError(
@@ -134,7 +135,7 @@ SPEC = StageSpec(
     inputs={
         "model": Slot(stages=("resolve", "export"), doc="the policy to start from, and the reference"),
         "prompts": Slot(stages=("tokenize",), doc=f"prompts: {', '.join(PROMPT_TYPES)} data"),
-        "reward_model": Slot(stages=("export",), doc="a trained reward model", optional=True),
+        "reward_model": Slot(stages=("resolve", "export"), doc="a reward model", optional=True),
         "critic": Slot(
             stages=("export",),
             doc="what a critic of its own starts from; by default the reward model, else the policy",
@@ -143,9 +144,7 @@ SPEC = StageSpec(
         "vstar": Slot(stages=("vstar",), doc="optimal values of the prompts, for apo", optional=True),
     },
     outputs={
-        "checkpoint": "model.pt: the trained weights as a Composer checkpoint; hf: what is to become of them",
-        "curves": "curves.jsonl",
-        "logs": "train.yaml: the document as it was run",
+        **TRAINING_OUTPUTS,
         "samples": "samples.jsonl: answers of every iteration with their rewards",
         "report": "report.html, metrics.json",
     },

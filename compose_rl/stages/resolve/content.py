@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from compose_rl.config.reward_model import model_class, scores_per_text
 from compose_rl.errors import UserError
 from compose_rl.progress import Phase
 from compose_rl.store import Entry, NotFound, Store
@@ -96,7 +97,8 @@ def model_facts(config: bytes | None) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"config.json of the model is not JSON ({error}); download the model again") from None
     names = ("model_type", "architectures", "vocab_size")
-    return {name: document[name] for name in names if name in document}
+    facts = {name: document[name] for name in names if name in document}
+    return facts if model_class(document) is None else facts | {"num_labels": scores_per_text(document)}
 
 
 def _all(

@@ -11,10 +11,10 @@ from compose_rl.config.online_rl import OnlineVariables
 from compose_rl.config.rewards import parse_rewards, reward_code
 from compose_rl.config.rollouts import GenerationSettings, RolloutEngine, ServerPlan
 from compose_rl.config.schema import Config, neutral
+from compose_rl.stages.checks import check_reward_model
 from compose_rl.stages.online_checks import (
     check_engine,
     check_prompts,
-    check_reward_model,
     check_rewards,
     server_plan,
 )
@@ -29,8 +29,9 @@ class VStarConfig(Config):
 
     answers: int = Field(8, gt=0)
     """Answers of the reference to each prompt."""
-    beta: float = Field(1e-3, gt=0)
-    """``model.beta`` of online_rl: V* = beta * log(mean(exp(reward / beta)))."""
+    beta: float = Field(0.5, gt=0)
+    """V* = beta * log(mean(exp(reward / beta))): near the best answer's reward where it is small, near their
+    mean where it is large. The paper's beta_1; its beta_2 is ``model.beta`` of online_rl, far smaller."""
     max_gen_len: int = Field(gt=0)
     eos_token_ids: list[int] | None = None
     generation_kwargs: GenerationSettings = Field(
@@ -60,7 +61,7 @@ class VStarConfig(Config):
 def _check(config: VStarConfig, inputs: Mapping[str, Manifest]) -> None:
     check_prompts("vstar", inputs, None, config.max_gen_len)
     check_rewards("vstar", config.rewards, None, inputs)
-    check_reward_model("vstar", inputs)
+    check_reward_model("vstar", "reward_model", inputs)
     check_engine("vstar", config.engine)
 
 
@@ -76,7 +77,7 @@ SPEC = StageSpec(
     inputs={
         "model": Slot(stages=("resolve", "export"), doc="the reference: what online_rl starts from"),
         "prompts": Slot(stages=("tokenize",), doc="the prompts that online_rl trains on"),
-        "reward_model": Slot(stages=("export",), doc="a trained reward model", optional=True),
+        "reward_model": Slot(stages=("resolve", "export"), doc="a reward model", optional=True),
     },
     outputs={"vstar": "vstar.safetensors: float32 `vstar` and int64 `answers` by index of the prompt"},
     accelerated=True,
