@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -40,11 +41,21 @@ _READERS = {
 }
 """The only losses that read the setting."""
 
-_NOT_IN_THE_LOSS = {
-    "k1": "has an expected gradient of zero",
-    "k3_offpolicy": "drives the policy away from the reference",
+_USELESS = {
+    "loss": {
+        "k1": "has an expected gradient of zero",
+        "k3_offpolicy": "drives the policy away from the reference",
+    },
+    "rewards": {
+        "k2": "hardly holds a policy that is near the reference",
+        "k3": "hardly holds a policy that is near the reference",
+    },
 }
-"""Estimators whose own gradient does not lower the KL (``compose_rl/core/kl.py``)."""
+"""Estimators whose gradient there does not lower the KL (``compose_rl/core/kl.py``)."""
+_REMEDY = {
+    "loss": "use k2 or k3, or put it into the rewards with compute_kl_loss: false",
+    "rewards": "use k1 (the default there), or put it into the loss with compute_kl_loss: true",
+}
 
 
 class OnlineRLSettings(Config):
@@ -74,6 +85,7 @@ class OnlineRLSettings(Config):
     """Where KL to the reference goes: in the loss (true), or into the rewards, token by token (false).
     ``apo`` has it in its equation, and reads neither this nor the controller."""
     kl_estimator: KLEstimatorName = "k3"
+    """By default ``k3`` in the loss and ``k1`` in the rewards."""
     kl_clip_range: float = Field(40.0, gt=0)
     """Log-ratios are clipped to +- this before an estimate."""
     target_kl: float | None = Field(None, gt=0)
@@ -94,18 +106,25 @@ class OnlineRLSettings(Config):
     compat: bool = False
     """Compose RL's numbers where this project mends them."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _estimator_of_its_place(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        section = cast(Mapping[str, Any], given)
+        in_rewards = section.get("compute_kl_loss", True) is False and section.get("loss_type") != "apo"
+        return {"kl_estimator": "k1", **section} if in_rewards else dict(section)
+
     @model_validator(mode="after")
     def _consistent(self) -> OnlineRLSettings:
         if self.length_normalize_policy_loss is not None and "loss_aggregation" in self.model_fields_set:
             raise problem(
                 "length_normalize_policy_loss is Compose RL's name for loss_aggregation; give one of the two"
             )
-        fault = _NOT_IN_THE_LOSS.get(self.kl_estimator)
-        if fault and self.kl_place == "loss" and not self.compat:
-            raise problem(
-                f"kl_estimator='{self.kl_estimator}' in the loss {fault}; use k2 or k3,"
-                " or put it into the rewards with compute_kl_loss: false"
-            )
+        place = self.kl_place
+        if place is not None and not self.compat and self.kl_estimator in _USELESS[place]:
+            fault, remedy = _USELESS[place][self.kl_estimator], _REMEDY[place]
+            raise problem(f"kl_estimator='{self.kl_estimator}' in the {place} {fault}; {remedy}")
         return self
 
     @model_validator(mode="after")

@@ -7,9 +7,12 @@ r = log q - log p of a drawn token:
     k3 = exp(r) - 1 - r     unbiased, low variance, never negative
     k3_offpolicy = 1 - exp(r)   no estimate of a divergence: its mean under p is 0
 
-``k3_offpolicy`` is the factor of grad log p in the gradient of k3. As a penalty in the rewards its expected
-policy gradient is that of k3 in the loss: grad KL(q || p), q being the reference. Differentiated itself it
-drives p away from q, and k1 has an expected gradient of 0: neither belongs in a loss.
+What an estimate is worth as an estimate says nothing of the gradient that it leads to, q being the reference
+(``tests/core/test_kl.py`` has each from the exact expectation). Differentiated itself, in the loss:
+    k1 0; k2 grad KL(p || q); k3 grad KL(q || p); k3_offpolicy -grad KL(q || p)
+As a penalty in the rewards it multiplies grad log p of its own token:
+    k1 grad KL(p || q); k3_offpolicy grad KL(q || p); k3 the difference of the two, and k2 something alike:
+    both vanish faster than the distance to the reference, and hold nothing near it.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ def k3(log_ratio: Tensor) -> Tensor:
 
 
 def k3_offpolicy(log_ratio: Tensor) -> Tensor:
-    """1 - exp(r); for the rewards only."""
+    """1 - exp(r); for the rewards only: there it is what k3 is in the loss."""
     return -torch.expm1(log_ratio)
 
 

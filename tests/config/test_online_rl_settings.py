@@ -67,6 +67,18 @@ def test_an_estimator_without_a_useful_gradient_is_refused_in_the_loss_alone(est
     assert settings(kl_estimator=estimator, loss_type="apo").kl_place is None
 
 
+@pytest.mark.parametrize("estimator", ["k2", "k3"])
+def test_an_estimator_that_holds_nothing_near_the_reference_is_refused_in_the_rewards_alone(estimator: str):
+    with pytest.raises(UserError, match=f"kl_estimator='{estimator}' in the rewards .* use k1"):
+        settings(kl_estimator=estimator, compute_kl_loss=False)
+    assert settings(kl_estimator=estimator, compute_kl_loss=False, compat=True).kl_estimator == estimator
+
+
+def test_the_estimator_is_by_default_the_one_that_works_where_it_is_put():
+    assert settings().kl_estimator == "k3"
+    assert settings(compute_kl_loss=False).kl_estimator == "k1"
+
+
 @pytest.mark.parametrize("normalize, aggregation", [(True, "sequence_mean"), (False, "constant")])
 def test_the_originals_name_of_the_aggregation(normalize: bool, aggregation: str):
     assert settings(length_normalize_policy_loss=normalize).aggregation == aggregation

@@ -78,6 +78,23 @@ def test_as_a_loss_k1_does_nothing_and_k3_offpolicy_harm():
     torch.testing.assert_close(expected_gradient("k3_offpolicy"), -expected_gradient("k3"))
 
 
-def test_in_the_rewards_k3_offpolicy_has_the_gradient_of_k3_in_the_loss():
-    penalty = estimate_kl(P.log(), Q.log(), "k3_offpolicy", 40.0)
-    torch.testing.assert_close(gradient(lambda logps: (P * penalty * logps).sum()), expected_gradient("k3"))
+def penalty_gradient(name: str, reference: torch.Tensor = Q) -> torch.Tensor:
+    """Of the estimator in the rewards, in expectation: a number that multiplies its token's log p."""
+    penalty = estimate_kl(P.log(), reference.log(), name, 40.0)
+    return gradient(lambda logps: (P * penalty * logps).sum())
+
+
+def test_in_the_rewards_k1_and_k3_offpolicy_have_the_gradients_of_k2_and_k3_in_the_loss():
+    torch.testing.assert_close(penalty_gradient("k1"), expected_gradient("k2"))
+    torch.testing.assert_close(penalty_gradient("k3_offpolicy"), expected_gradient("k3"))
+    torch.testing.assert_close(
+        penalty_gradient("k3"), penalty_gradient("k1") - penalty_gradient("k3_offpolicy")
+    )
+
+
+@pytest.mark.parametrize("name, order", [("k1", 1), ("k3_offpolicy", 1), ("k2", 2), ("k3", 2)])
+def test_in_the_rewards_k2_and_k3_hold_nothing_near_the_reference(name: str, order: int):
+    # Half as far from the reference the pull of a KL is half as strong; of these it is a quarter.
+    step = torch.tensor([0.004, -0.001, -0.003], dtype=torch.float64)
+    far, near = (penalty_gradient(name, P + scale * step).norm() for scale in (1.0, 0.5))
+    assert (far / near).item() == pytest.approx(2**order, rel=0.1)

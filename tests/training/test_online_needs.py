@@ -30,6 +30,8 @@ ENGINE = {"old_logprobs": "engine"}
         ({"loss_type": "grpo"}, MANY, True, True, False, False),
         ({"loss_type": "grpo"}, MANY | OFF, False, True, False, False),
         ({"loss_type": "grpo"}, MANY | ENGINE, False, False, False, True),
+        # Its second step has a KL to the reference, from log-probabilities that are both.
+        ({"loss_type": "grpo"}, MANY | ENGINE, True, True, False, False),
         # A controller that moves may make a weight of 0 another one.
         ({"loss_type": "grpo"}, MOVES, False, False, False, True),
         ({"loss_type": "ppo"}, OFF, False, False, True, False),

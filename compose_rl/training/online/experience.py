@@ -44,7 +44,8 @@ def needs_of(settings: OnlineRLSettings, variables: OnlineVariables, *, unmoved:
     """What has to be computed, and nothing whose result is known.
 
     With one minibatch and one pass the update itself gives the old log-probabilities. An unmoved policy is
-    its reference: their KL is 0, and so is its gradient (of k1, which compat alone allows in the loss, not).
+    its reference: their KL is 0, and so is its gradient (of k1, which compat alone allows in the loss, not),
+    until a step of the iteration moves it.
 
     Args:
         unmoved: the policy is still its reference.
@@ -55,7 +56,8 @@ def needs_of(settings: OnlineRLSettings, variables: OnlineVariables, *, unmoved:
     old = variables.old_logprobs == "trainer" and (not single or (in_rewards and not unmoved))
     reference = place is not None or settings.loss_type == "apo"
     if unmoved and reference:
-        zero = settings.loss_type != "apo" and (in_rewards or settings.kl_estimator in ("k2", "k3"))
+        at_once = single and settings.loss_type != "apo" and settings.kl_estimator in ("k2", "k3")
+        zero = in_rewards or at_once
         old, reference = old or not zero, False
     return Needs(old=old, values=settings.has_critic, reference=reference)
 
@@ -83,10 +85,11 @@ def build_experience(
     rewards = answers.token_rewards
     if "ref_logps" in known:
         current = known.get("old_logps", answers.engine_logps)
-        kl = estimate_kl(current, known["ref_logps"], settings.kl_estimator, settings.kl_clip_range)
-        figures["kl"] = kl
+        pair = (current, known["ref_logps"])
+        # What is shown and what a controller steers by is a divergence, whatever the penalty is made of.
+        figures["kl"] = estimate_kl(*pair, "k3", settings.kl_clip_range)
         if place == "rewards":
-            rewards = rewards - kl_coef * kl
+            rewards = rewards - kl_coef * estimate_kl(*pair, settings.kl_estimator, settings.kl_clip_range)
     learnt = answers.counted & (answers.finished | (not variables.mask_truncated))
     weights = learnt.float()
     advantages, returns = _advantages(answers, rewards, known, settings, variables, weights)
