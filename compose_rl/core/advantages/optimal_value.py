@@ -13,7 +13,7 @@ def optimal_value(rewards: Tensor, beta: float, answer_weights: Tensor | None = 
 
     Args:
         rewards: [groups, n] of n answers of the reference to each prompt.
-        beta: as in the loss ``apo``.
+        beta: the paper's beta_1, 1/2 there. That of the loss ``apo`` is its beta_2, 1e-3 there.
         answer_weights: [groups, n]: 0 for an answer that is lost, else 1; by default 1.
 
     Returns:

@@ -19,7 +19,8 @@ __all__ = ["apo"]
 def apo(tokens: PolicyTokens, settings: OnlineRLSettings) -> LossOutput:
     """(beta sum_t (log pi - log pi_ref) - (R - V*))^2, mean over answers.
 
-    Brantley et al., arXiv 2505.20686. ``beta`` is its pull towards the reference; no other KL is added.
+    Brantley et al., arXiv 2505.20686. ``beta``, the paper's beta_2, is its pull towards the reference; no
+    other KL is added. V* is estimated with a beta of its own: ``core/advantages/optimal_value.py``.
 
     Raises:
         ValueError: rewards, V* or the reference's log-probabilities are missing.
