@@ -36,6 +36,9 @@ MEMORY_BUDGET = 2**30
 _CHUNK_BYTES = 2**26
 """Size of the temporary [rows, V] where nothing is kept."""
 
+_CACHE_BYTES = 2**20
+"""What a CPU's core has close by: several passes over a part of this size read memory once."""
+
 _LOG_UNDERFLOW = -80.0
 """Below this a float32 probability has lost digits, and the logarithm is computed from the logits."""
 
@@ -220,7 +223,8 @@ def _surprises(probabilities: Tensor) -> Tensor:
 
 
 def _entropies(probabilities: Tensor) -> Tensor:
-    parts = probabilities.split(_rows_at_once(probabilities.size(1)))
+    limit = _CACHE_BYTES if probabilities.device.type == "cpu" else _CHUNK_BYTES
+    parts = probabilities.split(_rows_at_once(probabilities.size(1), limit))
     return torch.cat([_surprises(part).sum(1) for part in parts])
 
 
@@ -243,8 +247,8 @@ def _rows_to_keep(rows: int, weight: Tensor, settings: _Settings) -> int:
     return min(rows, settings.memory_budget // (weight.size(0) * weight.element_size()))
 
 
-def _rows_at_once(vocabulary: int) -> int:
-    return max(1, _CHUNK_BYTES // (vocabulary * 4))
+def _rows_at_once(vocabulary: int, limit: int | None = None) -> int:
+    return max(1, (_CHUNK_BYTES if limit is None else limit) // (vocabulary * 4))
 
 
 def _blocks(rows: int, keep: int, weight: Tensor, *, temporary: bool) -> Iterator[slice]:

@@ -68,7 +68,8 @@ def test_an_entropy_by_hand():
 def test_entropies_and_their_gradients_are_those_of_plain_log_softmax(
     monkeypatch, kept_rows, with_bias, used
 ):
-    monkeypatch.setattr(logprobs, "_CHUNK_BYTES", 2 * VOCAB * 4)
+    for size in ("_CHUNK_BYTES", "_CACHE_BYTES"):
+        monkeypatch.setattr(logprobs, size, 2 * VOCAB * 4)  # blocks of two rows
     hidden, weight, bias, targets = tensors()
     bias = bias if with_bias else None
     inputs = [x for x in (hidden, weight, bias) if x is not None]
