@@ -104,6 +104,19 @@ def test_a_model_with_another_tokenizer_reads_the_text_in_its_own_tokens(tmp_pat
     )
 
 
+def test_a_template_of_its_own_counts_where_the_conversation_is_known(tmp_path: Path, make: Make) -> None:
+    folder = write_reward_model(tmp_path)
+    policy, own = load_tokenizer(folder), load_tokenizer(folder)
+    own.chat_template = "{% for message in messages %}t20 {{ message['content'] }} t21 {% endfor %}"
+    own.save_pretrained(folder)
+    talk = {"messages": [{"role": "user", "content": "t5 t6"}]}
+    # The prompt's text lacks the special token that the policy's template ends with.
+    samples = [RewardedSample("t5 t6", "t7", (5, 6, EOS), (7,), False, columns) for columns in ({}, talk)]
+    rewarded = make(RM, RewardContext(policy, folder)).score(samples)
+    expected = reference(folder, [(5, 6, EOS), (20, 5, 6, 21)], [(7,), (7,)])
+    torch.testing.assert_close(rewarded.totals, expected, rtol=0, atol=1e-5)
+
+
 def test_an_answer_over_the_models_context_is_lost(tmp_path: Path, make: Make) -> None:
     folder = write_reward_model(tmp_path)
     context = RewardContext(load_tokenizer(folder), folder)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from compose_rl.data.encoding import tokenizer_digest
+from compose_rl.data.encoding import same_tokens
 from compose_rl.rewards.reward_model.points import Scored, score_points
 from compose_rl.rewards.reward_model.sentences import sentence_ends, token_ends
 from compose_rl.rewards.types import Failed, RewardedSample, Score
@@ -30,7 +30,8 @@ class Reader:
     token_budget: int
 
     def __post_init__(self) -> None:
-        self._same = tokenizer_digest(self.own) == tokenizer_digest(self.policy)
+        self._same_tokens = same_tokens(self.own, self.policy)
+        self._same_template = (self.own.chat_template or "") == (self.policy.chat_template or "")
 
     def __call__(self, samples: Sequence[RewardedSample]) -> list[Score]:
         """Scores of ``samples``; one that is too long for the model is :class:`Failed`."""
@@ -43,7 +44,8 @@ class Reader:
         ]
 
     def _read(self, sample: RewardedSample, ends: list[int], places: list[int]) -> Scored:
-        if self._same:
+        # Of a conversation that is known the model reads its own template's form of it.
+        if self._same_tokens and (self._same_template or sample.columns.get("messages") is None):
             return Scored(sample.prompt_tokens, sample.answer_tokens, tuple(places))
         answer = answer_tokens(self.own, sample.answer, sample.finished)
         prompt = prompt_tokens(self.own, sample.prompt, sample.columns.get("messages"))
