@@ -1,4 +1,4 @@
-"""Configuration documents and manifests from command lines."""
+"""Configuration documents and inputs from command lines."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 
 from compose_rl.errors import UserError
-from compose_rl.store import lineage
+from compose_rl.store.lineage import read_manifest
 from compose_rl.store.manifest import Manifest
 
-__all__ = ["add_config", "document", "overridden", "pairs", "read_inputs", "read_manifest"]
+__all__ = ["add_config", "document", "overridden", "pairs", "read_inputs"]
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -87,17 +87,6 @@ def overridden(config: dict[str, Any], settings: Iterable[str]) -> dict[str, Any
 
 def _copied(value: Any) -> Any:
     return {key: _copied(item) for key, item in value.items()} if isinstance(value, dict) else value
-
-
-def read_manifest(uri: str) -> Manifest:
-    """The manifest at a path or URI, or in the folder that is given.
-
-    Raises:
-        UserError: nothing there, or not a whole manifest.
-    """
-    if "://" not in uri and Path(uri).is_dir():
-        uri = f"{uri.rstrip('/')}/manifest.json"
-    return lineage.read_manifest(uri)
 
 
 def read_inputs(items: Iterable[str]) -> dict[str, Manifest]:

@@ -70,9 +70,9 @@ def _leave_jobs(storage: str, step: str) -> None:
 
 
 def _report(storage: str, run: str) -> str:
-    from compose_rl.commands.documents import read_manifest
     from compose_rl.errors import UserError
     from compose_rl.store import open_store
+    from compose_rl.store.lineage import read_manifest
     from compose_rl.store.runs import read_run
 
     records = read_run(open_store(storage), run)

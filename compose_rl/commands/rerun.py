@@ -53,7 +53,7 @@ class Past:
 
 
 def _of_manifest(arguments: argparse.Namespace) -> Past:
-    from compose_rl.commands.documents import read_manifest
+    from compose_rl.store.lineage import read_manifest
 
     past = read_manifest(arguments.manifest)
     inputs = {name: recorded(given.uri, given.key) for name, given in past.inputs.items()}
@@ -63,9 +63,9 @@ def _of_manifest(arguments: argparse.Namespace) -> Past:
 
 
 def _of_run(arguments: argparse.Namespace) -> Past:
-    from compose_rl.commands.documents import read_manifest
     from compose_rl.errors import UserError
     from compose_rl.store import open_store
+    from compose_rl.store.lineage import read_manifest
     from compose_rl.store.runs import read_record
 
     if not (arguments.run and arguments.step and arguments.storage):
@@ -81,8 +81,8 @@ def recorded(uri: str, key: str) -> Manifest:
     Raises:
         UserError: it is gone, or another one lies there now.
     """
-    from compose_rl.commands.documents import read_manifest
     from compose_rl.errors import UserError
+    from compose_rl.store.lineage import read_manifest
 
     manifest = read_manifest(uri)
     if manifest.key != key:

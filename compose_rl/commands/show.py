@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     from rich.console import Console
 
-    from compose_rl.commands.documents import read_manifest
+    from compose_rl.store.lineage import read_manifest
 
     # In a pipe nothing may be cut or wrapped: a terminal's width means nothing there.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
@@ -37,8 +37,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def lineage(manifest: Manifest) -> Iterator[tuple[str, Manifest | str]]:
     """The inputs by name: each one's manifest, or why it can't be read."""
-    from compose_rl.commands.documents import read_manifest
     from compose_rl.errors import UserError
+    from compose_rl.store.lineage import read_manifest
 
     for name, given in manifest.inputs.items():
         try:

@@ -101,7 +101,7 @@ def observe_rewards(
     asked = [[(pair.prompt, pair.chosen) for pair in held_out.pairs]]
     asked += [[(pair.prompt, pair.rejected) for pair in held_out.pairs]]
     for given in answers:
-        asked += [[(p.tokens, a.tokens) for p, a in zip(held_out.prompts, given, strict=True)]]
+        asked += [[(p.tokens, list(a.tokens)) for p, a in zip(held_out.prompts, given, strict=True)]]
     own = load_tokenizer(folder)
     if same_tokens(own, held_out.tokenizer):
         sequences = [[prompt + answer for prompt, answer in batch] for batch in asked]

@@ -12,31 +12,22 @@ import json
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from compose_rl.config.rollouts import server_words
 from compose_rl.config.schema import parse
 from compose_rl.errors import TransientError, UserError
 from compose_rl.lifeline import die_with_parent_hook
-from compose_rl.stages.attempt import JobFile, fetched
-from compose_rl.stages.sources import local_source
+from compose_rl.stages.attempt import JobFile
+from compose_rl.stages.sources import local_model
 from compose_rl.stages.spec import load
 from compose_rl.stages.watch import Leave, watch_leases
 from compose_rl.store import open_store, split
-from compose_rl.store.checksums import cache_root
 from compose_rl.store.leases import Leases
-from compose_rl.store.manifest import Manifest
 
 __all__ = ["main"]
 
 _DRAIN_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
-
-
-def _model(manifest: Manifest) -> Path:
-    if manifest.stage == "resolve":
-        return local_source(manifest, cache_root())
-    return fetched(manifest, "model")
 
 
 def _command(job: JobFile, port: int) -> list[str]:
@@ -45,7 +36,7 @@ def _command(job: JobFile, port: int) -> list[str]:
     # Parsed alone: what is checked of rewards may need files that only trainers have.
     plan = spec.servers(parse(spec.config, job.config, job.stage), job.inputs)
     assert plan is not None, job.key
-    words = server_words(plan.engine, _model(job.inputs["model"]), plan.max_length)
+    words = server_words(plan.engine, local_model(job.inputs["model"]), plan.max_length)
     words += ["--host", "0.0.0.0", "--port", str(port)]
     return [sys.executable, *words, f"--drain-seconds={_DRAIN_SECONDS:g}"]
 

@@ -23,6 +23,7 @@ from compose_rl.lifeline import PARENT_VARIABLE, die_with_parent
 from compose_rl.progress import Progress
 from compose_rl.stages.attempt import FAILURE_NAME, Failure, JobFile, fetched, published
 from compose_rl.stages.provenance import commit, image, versions
+from compose_rl.stages.sources import local_model
 from compose_rl.stages.spec import StageSpec
 from compose_rl.stages.watch import LEAVE, watch_leases, watch_signals
 from compose_rl.store import Store, join, open_store, split
@@ -65,6 +66,7 @@ class Job:
         self.leave = LEAVE
         self.outputs: dict[str, Path] = {}
         self._verified: dict[tuple[str, str], Path] = {}
+        self._models: dict[str, Path] = {}
 
     def input(self, name: str, output: str) -> Path:
         """The local folder of the input's output, checked against its recorded sizes and SHA-256.
@@ -81,12 +83,9 @@ class Job:
 
     def model_path(self, name: str) -> Path:
         """The Hugging Face folder of an input that is a pinned model (resolve) or an exported one."""
-        manifest = self.inputs[name]
-        if manifest.stage == "resolve":
-            from compose_rl.stages.sources import local_source
-
-            return local_source(manifest, cache_root())
-        return self.input(name, "model")
+        if name not in self._models:
+            self._models[name] = local_model(self.inputs[name])
+        return self._models[name]
 
     def output(self, name: str) -> Path:
         """The folder to fill for the output ``name``; recorded (and uploaded) when ``run`` returns."""

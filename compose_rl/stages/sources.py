@@ -1,4 +1,4 @@
-"""The files of a pinned source, on this machine."""
+"""The files of a pinned source, and of any model, on this machine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,25 @@ from pathlib import Path
 from typing import Any
 
 from compose_rl.errors import TransientError, UserError
+from compose_rl.stages.attempt import fetched
 from compose_rl.stages.resolve.content import PICKLES
 from compose_rl.store import split
-from compose_rl.store.checksums import locked, verify
+from compose_rl.store.checksums import cache_root, locked, verify
 from compose_rl.store.folder import no_space
 from compose_rl.store.manifest import File, Manifest
 
-__all__ = ["local_source"]
+__all__ = ["local_model", "local_source"]
+
+
+def local_model(manifest: Manifest) -> Path:
+    """The Hugging Face folder of a model that is pinned (resolve) or exported, checked against its manifest.
+
+    Raises:
+        UserError, TransientError: see :func:`local_source` and :func:`compose_rl.stages.attempt.fetched`.
+    """
+    if manifest.stage == "resolve":
+        return local_source(manifest, cache_root())
+    return fetched(manifest, "model")
 
 
 def local_source(manifest: Manifest, cache: Path) -> Path:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
-from compose_rl.store.manifest import Manifest
-from compose_rl.store.uri import split
+from compose_rl.store.manifest import MANIFEST_NAME, Manifest
+from compose_rl.store.uri import join, split
 
 __all__ = ["ancestry", "read_manifest"]
 
 
 def read_manifest(uri: str) -> Manifest:
-    """The manifest at ``uri``.
+    """The manifest at ``uri``, or in the folder that it names.
 
     Raises:
         UserError: it cannot be read or is not whole.
     """
+    if "://" not in uri and Path(uri).is_dir():
+        uri = join(uri, MANIFEST_NAME)
     store, name = split(uri)
     return Manifest.from_json(store.read(name), uri)
 

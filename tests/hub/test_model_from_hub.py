@@ -21,7 +21,7 @@ def download(manifest: str, tmp_path: Path, endpoint: str) -> subprocess.Complet
     """In a process of its own: huggingface_hub reads its environment when it is imported."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from compose_rl.commands.documents import read_manifest\n"
+        "from compose_rl.store.lineage import read_manifest\n"
         "from compose_rl.stages.sources import local_source\n"
         "print(local_source(read_manifest(sys.argv[1]), Path(sys.argv[2])))"
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Callable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -168,30 +167,6 @@ def test_a_pinned_reward_model_judges_as_an_exported_one(world: World, whole: Ma
     found = world.evaluate(config, prompts=world.prompts, reward_model=judge)
     assert found.key != whole.key
     assert found.metrics == whole.metrics
-
-
-def test_a_reward_model_with_a_tokenizer_of_its_own_reads_the_texts_in_that(
-    world: World, whole: Manifest, tmp_path: Path
-) -> None:
-    """The same model whose tokens are numbered the other way round says the same."""
-    source = world.store.parent / "reward_model"
-    model = LlamaForSequenceClassification.from_pretrained(source)
-    embedding = model.get_input_embeddings().weight
-    embedding.data = embedding.data.flip(0)
-    model.save_pretrained(tmp_path / "judge")
-    tokenizer = json.loads((source / "tokenizer.json").read_text())
-    last = len(embedding) - 1
-    vocabulary = tokenizer["model"]["vocab"]
-    tokenizer["model"]["vocab"] = {word: last - number for word, number in vocabulary.items()}
-    for token in tokenizer["added_tokens"]:
-        token["id"] = last - token["id"]
-    for path in source.glob("*token*"):
-        shutil.copy(path, tmp_path / "judge")
-    (tmp_path / "judge/tokenizer.json").write_text(json.dumps(tokenizer))
-    config = {**CONFIG, "verifier": VERIFIER}
-    judge = world.pin("model", tmp_path / "judge")
-    found = world.evaluate(config, prompts=world.prompts, reward_model=judge)
-    assert found.metrics == pytest.approx(whole.metrics, abs=1e-4)
 
 
 def test_kl_of_two_models_is_what_their_distributions_give(world: World) -> None:

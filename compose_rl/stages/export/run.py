@@ -20,10 +20,9 @@ from compose_rl.models.hf_export import (
     write_model,
 )
 from compose_rl.stages.export.spec import SPEC
-from compose_rl.stages.job import Job, Result, fetched, main
-from compose_rl.stages.sources import local_source
-from compose_rl.store import split
-from compose_rl.store.checksums import cache_root
+from compose_rl.stages.job import Job, Result, main
+from compose_rl.stages.sources import local_model
+from compose_rl.store.lineage import read_manifest
 from compose_rl.store.manifest import Manifest
 
 __all__ = ["run"]
@@ -60,23 +59,14 @@ def run(job: Job) -> Result:
     return Result(metrics={}, info=_info(model, model_class, config.dtype))
 
 
-def _base_manifest(checkpoint: Manifest) -> Manifest:
-    given = checkpoint.inputs["model"]
-    store, name = split(given.uri)
-    return Manifest.from_json(store.read(name), given.uri)
-
-
 def _base(checkpoint: Manifest) -> Path:
     """The folder of the model that training started from."""
-    manifest = _base_manifest(checkpoint)
-    if manifest.stage == "resolve":
-        return local_source(manifest, cache_root())
-    return fetched(manifest, "model")
+    return local_model(read_manifest(checkpoint.inputs["model"].uri))
 
 
 def _base_name(checkpoint: Manifest) -> str:
     """What an adapter calls the model it belongs to: a hub id or a place."""
-    manifest = _base_manifest(checkpoint)
+    manifest = read_manifest(checkpoint.inputs["model"].uri)
     return str(manifest.info["uri"]) if manifest.stage == "resolve" else manifest.output("model").uri
 
 
