@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.dpo_ours import products_seconds
-from benchmarks.grpo_reward import reward
+from benchmarks.grpo_reward import REWARDS
 from benchmarks.worker import Channel, peak_mib, reset_peak, resident_mib
 from compose_rl.config.online_rl import OnlineRLSettings
 from compose_rl.core.advantages import group
@@ -37,11 +38,17 @@ class Iterations:
         self.reference = self._policy().eval().requires_grad_(False)
         self.generator = HFGenerator(self.model, rows=args.prompts * args.generations)
         with (folder / "pairs.jsonl").open() as lines:
-            self.prompts = [tuple(json.loads(line)["prompt_ids"]) for line in lines]
+            rows = [json.loads(line) for line in lines]
+        self.prompts = [tuple(row["prompt_ids"]) for row in rows]
+        self.texts = [row["prompt"][0]["content"] for row in rows]
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=args.learning_rate, weight_decay=0.0, fused=True
         )
-        self.settings = OnlineRLSettings(loss_type="grpo")
+        # TRL's KL term, k3 times a ratio that is 1 but has a gradient, has the gradient of k2. TRL divides by
+        # the sample's standard deviation, this project by the population's: its loss times a constant, which
+        # Adam does not see, once the weight of KL has it as well.
+        self.settings = OnlineRLSettings(loss_type="grpo", kl_estimator="k2")
+        self.kl_coef = args.kl_coef * math.sqrt(args.generations / (args.generations - 1))
         stop = (self.tokenizer.eos_token_id,)
         self.sampling = Sampling(max_new_tokens=args.new_tokens, temperature=1.0, stop=stop)
         self.done = 0
@@ -53,10 +60,10 @@ class Iterations:
 
     def answers(self) -> list[list[Completion]]:
         """An iteration's answers, a list for each prompt."""
-        count, each = self.args.prompts, self.args.generations
+        count, each, seed = self.args.prompts, self.args.generations, self.args.seed
         first = self.done * count
         requests = [
-            Request(prompt, tuple(answer_seed(0, self.done, row * each + i) for i in range(each)))
+            Request(prompt, tuple(answer_seed(seed, self.done, row * each + i) for i in range(each)))
             for row, prompt in enumerate(self.prompts[first : first + count])
         ]
         return self.generator.generate(requests, self.sampling)
@@ -93,10 +100,15 @@ class Iterations:
         }
 
     def _rewards(self, answers: list[list[Completion]]) -> torch.Tensor:
-        texts = self.tokenizer.batch_decode(
-            [answer.tokens for group in answers for answer in group], skip_special_tokens=True
+        reward = REWARDS[self.args.reward]
+        first = self.done * self.args.prompts
+        return torch.tensor(
+            [
+                reward(prompt, self.tokenizer.decode(answer.tokens, skip_special_tokens=True))
+                for prompt, group in zip(self.texts[first:], answers, strict=False)
+                for answer in group
+            ]
         )
-        return torch.tensor([reward(text) for text in texts])
 
     def _loss(self, packed: Packed, rewards: torch.Tensor, ref_logps: torch.Tensor) -> torch.Tensor:
         count = rewards.numel()
@@ -114,7 +126,7 @@ class Iterations:
             answer_ids=packed.answer_ids,
             answer_weights=every,
             ref_logps=ref_logps,
-            kl_coef=torch.tensor(self.args.kl_coef),
+            kl_coef=torch.tensor(self.kl_coef),
         )
         return POLICY_LOSSES["grpo"](tokens, self.settings).loss
 
@@ -152,6 +164,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("learning-rate", "kl-coef"):
         parser.add_argument(f"--{name}", type=float, required=True)
+    parser.add_argument("--reward", choices=list(REWARDS), default="vowels")
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     channel = Channel()
     torch.set_num_threads(args.threads)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from benchmarks.grpo_reward import reward
+from benchmarks.grpo_reward import REWARDS
 from benchmarks.trl.turns import Turns, versions
 from benchmarks.worker import Channel, resident_mib
+
+
+def prompt_ids(tokenizer: Any, prompt: list[dict[str, str]]) -> list[int]:
+    """A prompt's tokens, as TRL makes them."""
+    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=False)
 
 
 def main() -> None:
@@ -24,6 +30,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("learning-rate", "kl-coef"):
         parser.add_argument(f"--{name}", type=float, required=True)
+    parser.add_argument("--reward", choices=list(REWARDS), default="vowels")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="folder for each iteration's answers and the last weights")
     args = parser.parse_args()
     channel = Channel()
     torch.set_num_threads(args.threads)
@@ -44,6 +53,7 @@ def main() -> None:
         temperature=1.0,
         loss_type="grpo",
         shuffle_dataset=False,
+        seed=args.seed,
         gradient_checkpointing=False,
         bf16=False,
         use_cpu=True,
@@ -52,16 +62,35 @@ def main() -> None:
         report_to="none",
         disable_tqdm=True,
     )
+    tokenizer = AutoTokenizer.from_pretrained(args.folder / "tokenizer")
+    for row in rows:
+        if row["prompt_ids"] != prompt_ids(tokenizer, row["prompt"]):
+            raise SystemExit("TRL tokenizes a prompt differently: the two sides would do different work")
+    reward = REWARDS[args.reward]
+
+    def rewards(
+        prompts: list[Any], completions: list[Any], completion_ids: list[list[int]], **_: Any
+    ) -> list[float]:
+        if args.keep:
+            with (args.keep / "answers.jsonl").open("a") as lines:
+                lines.write(json.dumps(completion_ids) + "\n")
+        pairs = zip(prompts, completions, strict=True)
+        return [reward(prompt[0]["content"], answer[0]["content"]) for prompt, answer in pairs]
+
     trainer = GRPOTrainer(
         model=AutoModelForCausalLM.from_pretrained(args.folder / "model", dtype=torch.float32),
-        reward_funcs=lambda completions, **_: [reward(answer[0]["content"]) for answer in completions],
+        reward_funcs=rewards,
         args=config,
-        processing_class=AutoTokenizer.from_pretrained(args.folder / "tokenizer"),
+        processing_class=tokenizer,
         train_dataset=Dataset.from_list([{"prompt": row["prompt"]} for row in rows]),
         callbacks=[Turns(channel, imports, {"loss": "loss", "reward": "reward"})],
     )
     channel.send(ready=True, **versions())
-    trainer.train()
+    try:
+        trainer.train()
+    finally:  # the other process may end it
+        if args.keep:
+            trainer.save_model(str(args.keep / "model"))
 
 
 if __name__ == "__main__":
