@@ -27,6 +27,13 @@ def right_tokens(prompt: str, answer: str, reference: str) -> float:
     return sum(int(word[1:]) % KINDS == 0 for word in answer.split()) / ANSWER
 
 
+def first_right(prompt: str, answer: str, reference: str) -> float:
+    """Whether the first token is right: of a quarter of answers, so that many groups have no signal."""
+    del prompt, reference
+    words = answer.split()
+    return float(bool(words) and int(words[0][1:]) % KINDS == 0)
+
+
 def nothing(prompt: str, answer: str, reference: str) -> float:
     """The same for every answer."""
     del prompt, answer, reference
@@ -35,6 +42,13 @@ def nothing(prompt: str, answer: str, reference: str) -> float:
 
 def fails(prompt: str, answer: str, reference: str) -> float:
     raise ValueError("out of order")
+
+
+def fails_for_some(prompt: str, answer: str, reference: str) -> float:
+    del prompt, reference
+    if len(answer) % 2:
+        raise ValueError("an odd answer")
+    return 0.0
 
 
 def fails_in_the_second_process(prompt: str, answer: str, reference: str) -> float:

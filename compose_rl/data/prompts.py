@@ -101,6 +101,8 @@ class PromptSource:
         """Prompts that were taken, all passes counted; may be set, to go on from there."""
         self.dropped = 0
         """Prompts left out because they are too long."""
+        self.longest = 0
+        """Tokens of the longest prompt that is not."""
         self._tokenizer = tokenizer
         self._seed = dataset.shuffle_seed
         self._shuffle = dataset.shuffle
@@ -148,7 +150,7 @@ class PromptSource:
         if not len(lengths):
             raise UserError("prompts: the dataset has no samples; tokenize data with rows for this split")
         kept = self._fitting(lengths, config)
-        self.dropped = len(lengths) - len(kept)
+        self.dropped, self.longest = len(lengths) - len(kept), int(lengths[kept].max())
         values = np.array([value for part in parts for value in part.values])
         return kept, values[kept] if config.curriculum is not None else None
 

@@ -14,7 +14,7 @@ from compose_rl.evaluation.figures import ACCENT, INK, SOFT, STYLE, Curve, svg
 __all__ = ["TIMES", "drawings", "reward_names"]
 
 _COLOURS = (ACCENT, "#c2571a", "#2f8f5b", "#8a4fa3", "#b08900", "#5f6c7b")
-_REWARD = "rollout/reward/"
+_REWARD = "rollout/rewards/"
 TIMES = ("generate", "score", "logprobs", "push", "train")
 """What an iteration's time is spent on: ``seconds/<name>``; the rest of it is ``other``."""
 _FAINT = {"color": "#e5eaf0", "linewidth": 0.8}

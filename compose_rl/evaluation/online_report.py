@@ -84,7 +84,7 @@ def read_iterations(path: Path) -> dict[str, Curve]:
 
 def online_headline(curves: Mapping[str, Curve]) -> list[tuple[str, str, str]]:
     """Label, figure of the first and of the last tenth of the iterations, of all that was logged."""
-    components = [(f"rollout/reward/{name}", f"Reward '{name}'", "{:.3f}") for name in reward_names(curves)]
+    components = [(f"rollout/rewards/{name}", f"Reward '{name}'", "{:.3f}") for name in reward_names(curves)]
     rows = [*_FIGURES[:1], *components, *_FIGURES[1:]]
     return [
         (label, *(form.format(_mean(part)) for part in _ends(curves[name])))

@@ -27,9 +27,6 @@ PROMPT_TYPES = ("single_prompt", "verifiable_answers", "messages")
 GROUP_LOSSES = frozenset({"grpo", "gspo", "rloo", "cispo"})
 """Losses that compare the answers to a prompt with one another."""
 
-VERIFIERS = frozenset({"gsm8k_verifier", "math_verifier", "mcqa_verifier"})
-"""Rewards that need the right answer."""
-
 _FOREIGN: dict[str, str] = {
     "reference_model": "the reference is the stage's input 'model'",
     "num_train_nodes": "the launcher places trainers and servers; set resources",
@@ -149,7 +146,7 @@ def check_rewards(
     columns = inputs["prompts"].info.get("columns")
     for name, settings in parsed.items():
         answered = columns is None or not {"verified_answer", "metadata"}.isdisjoint(columns)
-        if settings.reward_type in VERIFIERS and not answered:
+        if settings.needs_answer and not answered:
             raise UserError(
                 f"{stage}: variables.rewards.{name}: '{settings.reward_type}' compares with the column"
                 f" 'verified_answer', and the prompts have {', '.join(columns or ())};"

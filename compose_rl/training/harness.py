@@ -101,6 +101,8 @@ def _resume(document: dict[str, Any], job: Job) -> None:
 def _train(document: dict[str, Any], job: Job) -> Trainer:
     # Composer chooses between FSDP 1, which needs a GPU, and FSDP 2 by this variable.
     os.environ.setdefault("FSDP_VERSION", "2")
+    # W&B 0.18 asks its server for every table, offline too, and without a network waits for ever.
+    os.environ.setdefault("WANDB_ALLOW_OFFLINE_ARTIFACTS", "false")
     # Composer's name for what torchrun calls the rank of the group.
     os.environ.setdefault("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
     quiet_libraries()

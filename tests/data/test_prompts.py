@@ -159,6 +159,7 @@ def test_long_prompts_are_refused_with_the_numbers(questions: Path, tokenizer: A
 def test_long_prompts_are_left_out_and_counted(questions: Path, tokenizer: Any) -> None:
     prompts = source(questions, tokenizer, {"max_seq_len": 9}, drop_long=True, curriculum="level")
     assert prompts.dropped == 2
+    assert prompts.longest == 5
     assert len(prompts) == 5
     first = prompts.take(5)
     assert sorted(prompt.index for prompt in first) == list(range(5))

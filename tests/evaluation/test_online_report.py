@@ -30,8 +30,8 @@ def step(iteration: int, number: int) -> dict[str, float]:
         logged |= {
             "rollout/reward": 0.1 * iteration,
             "rollout/reward_std": 1.0,
-            "rollout/reward/judge": 0.1 * iteration + 1,
-            "rollout/reward/short": -1.0,
+            "rollout/rewards/judge": 0.1 * iteration + 1,
+            "rollout/rewards/short": -1.0,
             "rollout/kl": 0.01 * iteration,
             "rollout/kl_coef": 0.05,
             "rollout/length": 10.0,

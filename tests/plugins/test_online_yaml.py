@@ -172,7 +172,7 @@ def test_it_trains(model: dict[str, Any], tiny_model: Path, shards: Path, tmp_pa
     assert steps[0]["loss/train/policy_kl"] == pytest.approx(0.0, abs=1e-7)
     iterations = [line for line in lines if "rollout/reward" in line]
     assert len(iterations) == 2
-    assert {"rollout/reward/output_length", "rollout/reward/bad_generation_end"} <= set(iterations[0])
+    assert {"rollout/rewards/output_length", "rollout/rewards/bad_generation_end"} <= set(iterations[0])
     assert list((tmp_path / "tensorboard").rglob("events*"))
     assert list((tmp_path / "hf").rglob("model.safetensors"))
 

@@ -98,7 +98,7 @@ def test_a_trained_reward_model_is_reward_and_start_of_the_critic(
         variables={"rewards": {}},
         inputs=dict.fromkeys(slots, judge),
     )
-    assert len(tiny.curve(result, "rollout/reward/reward_model")) == 2
+    assert len(tiny.curve(result, "rollout/rewards/reward_model")) == 2
     # A critic that starts from the judge knows more than one that starts from nothing.
     assert tiny.curve(result, "rollout/explained_variance")[0] != 0.0
 
@@ -250,7 +250,7 @@ def test_what_is_kept_of_an_iteration(run: Run) -> None:
         "loss/train/total",
         "loss/train/policy_kl",
         "rollout/reward",
-        "rollout/reward/right",
+        "rollout/rewards/right",
         "rollout/length",
         "rollout/truncated",
         "rollout/staleness",
@@ -260,6 +260,23 @@ def test_what_is_kept_of_an_iteration(run: Run) -> None:
         "seconds/iteration",
     }
     assert names <= set(result.metrics)
+
+
+@pytest.mark.parametrize(
+    "variables, message",
+    [
+        (
+            {"max_gen_len": 126},
+            r"max_gen_len=126: 129, more than the model's 128",
+        ),
+        ({"eos_token_ids": [1, 64]}, "eos_token_ids: 64 is not in the model's vocabulary of 64"),
+    ],
+)
+def test_what_the_policy_cannot_take_is_refused_before_the_first_answer(
+    variables: dict[str, Any], message: str, run: Run
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run(variables=variables)
 
 
 def refused(inputs: dict[str, Manifest], **changed: Any) -> str:
@@ -313,11 +330,21 @@ def test_what_is_refused_before_anything_heavy(inputs: dict[str, Manifest]) -> N
     assert "32 answers" in refused(inputs, global_train_batch_size=24)
     assert "did you mean" in refused(inputs, variables={"rewards": {"x": {"reward_type": "gsm8k_verifer"}}})
     assert "no reward" in refused(inputs, variables={"rewards": {}})
+    judge = {"reward_type": "llm_judge", "base_url": "http://judge/v1", "model": "m"}
+    for reward in (
+        {"reward_type": "math_verifier"},
+        judge | {"template": "Is {answer} the same as {reference}?"},
+    ):
+        assert "the column 'verified_answer', and the prompts have prompt;" in refused(
+            inputs, variables={"rewards": {"x": reward}}
+        )
     assert "input 'reward_model', which is missing" in refused(
         inputs, variables={"rewards": {"x": {"reward_type": "reward_model"}}}
     )
     assert "generation_kwargs.temperature=1.0" in refused(inputs, model={"temperature": 0.5})
     assert "raise max_seq_len to 9" in refused(inputs, max_seq_len=8)
+    long_ones_left_out = toy.config(max_seq_len=8, train_loader={"drop_long": True})
+    assert load("online_rl").parse(long_ones_left_out, inputs).max_seq_len == 8
     assert "optimal value of each prompt" in refused(inputs, model={"loss_type": "apo"})
     assert "set model.name: hf_actor_critic_lm" in refused(inputs, model={"loss_type": "ppo"})
     assert "set it to 2 or more" in refused(

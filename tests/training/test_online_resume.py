@@ -147,6 +147,28 @@ def test_states_of_iterations_ends_are_resumed_from(
     same_bits(tiny.run_stage("online_rl", every, inputs, tmp_path, attempt="a2"), undisturbed)
 
 
+def test_prompts_that_dynamic_sampling_asked_beyond_its_groups_are_not_asked_again(
+    tmp_path: Path, inputs: dict[str, Manifest]
+) -> None:
+    config = toy.config(
+        variables={
+            "num_unique_prompts_per_iter": 4,
+            "dynamic_sampling": {"max_rounds": 3},
+            "rewards": {"right": {"reward_type": "online_toy.first_right"}},
+        },
+        global_train_batch_size=16,
+        max_duration="3iter",
+        save_interval="1iter",
+    )
+    whole = tiny.run_stage("online_rl", config, inputs, tmp_path / "undisturbed")
+    # Up to three rounds an iteration: the fourth is of a later one, which begins again from its state.
+    run_until(_scoring(), 4, config, inputs, tmp_path / "killed")
+    resumed = tiny.run_stage("online_rl", config, inputs, tmp_path / "killed", attempt="a2")
+    expected, found = tiny.weights(whole), tiny.weights(resumed)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert lines(resumed) == lines(whole)
+
+
 class Started:
     """The stage in a process of its own, as a launcher starts it."""
 

@@ -62,7 +62,8 @@ def _check(config: OnlineRLConfig, inputs: Mapping[str, Manifest]) -> None:
     refuse_foreign_keys("online_rl", variables)
     _check_model(config)
     check_sizes("online_rl", settings, variables, config.global_train_batch_size)
-    check_prompts("online_rl", inputs, config.max_seq_len, variables.max_gen_len)
+    room = None if config.train_loader.get("drop_long") else config.max_seq_len
+    check_prompts("online_rl", inputs, room, variables.max_gen_len)
     check_rewards("online_rl", variables.rewards, config.code_paths, inputs)
     for slot in ("reward_model", "critic"):
         check_reward_model("online_rl", slot, inputs)

@@ -15,7 +15,17 @@ from compose_rl.core.aggregation import expand
 from compose_rl.core.losses.value import explained_variance
 from compose_rl.training.online.answers import Answers
 
-__all__ = ["SAMPLE_COLUMNS", "iteration_figures", "sample_lines", "write_samples"]
+__all__ = [
+    "SAMPLE_COLUMNS",
+    "iteration_figures",
+    "iteration_line",
+    "sample_lines",
+    "sample_rows",
+    "write_samples",
+]
+
+_COMPONENT = "rollout/rewards/"
+_SHARES = ("truncated", "lost", "without_signal")
 
 SAMPLE_COLUMNS = ["iteration", "prompt", "answer", "rewards", "reward", "finished"]
 
@@ -43,7 +53,7 @@ def iteration_figures(answers: Answers, per_token: Mapping[str, Tensor]) -> dict
         figures["rollout/without_signal"] = silent / len(answers.groups)
     for name, points in answers.components.items():
         judged = points[~points.isnan()]
-        figures[f"rollout/reward/{name}"] = float(judged.mean()) if judged.numel() else math.nan
+        figures[_COMPONENT + name] = float(judged.mean()) if judged.numel() else math.nan
     if "kl" in per_token:
         figures["rollout/kl"] = _mean(per_token["kl"], weights)
     if "old_logps" in per_token:
@@ -54,6 +64,29 @@ def iteration_figures(answers: Answers, per_token: Mapping[str, Tensor]) -> dict
             per_token["old_values"], per_token["returns"], weights
         )
     return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def iteration_line(iteration: int, figures: Mapping[str, float], spent: Mapping[str, float]) -> str:
+    """What the log says of an iteration.
+
+    Args:
+        figures: of :func:`iteration_figures` and what else was logged; empty after a resume in its middle.
+        spent: seconds by phase.
+    """
+    if not figures:
+        return f"iteration {iteration}"
+    reward = f"reward {figures.get('rollout/reward', math.nan):.4f}"
+    rewards = {n.removeprefix(_COMPONENT): x for n, x in figures.items() if n.startswith(_COMPONENT)}
+    if len(rewards) > 1:
+        reward += f" ({', '.join(f'{name} {value:.4f}' for name, value in rewards.items())})"
+    parts = [reward]
+    if "rollout/kl" in figures:
+        parts.append(f"KL {figures['rollout/kl']:.4f}")
+    parts.append(f"length {figures.get('rollout/length', 0):.1f}")
+    shares = {name.replace("_", " "): figures.get(f"rollout/{name}", 0.0) for name in _SHARES}
+    parts += [f"{name} {share:.0%}" for name, share in shares.items() if share]
+    seconds = ", ".join(f"{name} {value:.1f}" for name, value in spent.items())
+    return f"iteration {iteration}: {', '.join(parts)}; seconds: {seconds}"
 
 
 def _mean(values: Tensor, weights: Tensor) -> float:
@@ -78,6 +111,14 @@ def sample_lines(answers: Answers, iteration: int, count: int) -> list[dict[str,
         }
         for row in dict.fromkeys(chosen)
     ]
+
+
+def sample_rows(lines: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """The lines as rows of a table, in the order of ``SAMPLE_COLUMNS``.
+
+    Rewards are JSON: a column of W&B's is of one type, and a lost answer's rewards are not of that of others.
+    """
+    return [[json.dumps(x) if name == "rewards" else x for name, x in line.items()] for line in lines]
 
 
 def write_samples(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 import time
 from collections.abc import Mapping
@@ -11,7 +10,6 @@ from typing import Any
 
 import torch
 from composer.core import State, TimeUnit
-from composer.utils import dist
 from torch import Tensor
 
 from compose_rl.config.online_rl import OnlineVariables
@@ -25,7 +23,8 @@ from compose_rl.training.online.answers import Answers, everyone, share
 from compose_rl.training.online.collect import PHASES, Collector, Seconds
 from compose_rl.training.online.engine import Engine
 from compose_rl.training.online.experience import Needs, build_experience, kl_place, needs_of
-from compose_rl.training.online.figures import iteration_figures
+from compose_rl.training.online.figures import iteration_figures, iteration_line
+from compose_rl.training.online.limits import check_limits, check_settings
 from compose_rl.training.online.logprobs import Group, measure
 from compose_rl.training.online.parts import make_rewards, sampling_of
 from compose_rl.training.online.reference import Reference
@@ -70,21 +69,12 @@ class Loop:
         """Make engine and rewards, now that model and data are there."""
         policy = policy_of(state)
         self.settings = policy.settings
-        sampled = self.variables.generation_kwargs.temperature
-        if policy.settings.temperature not in (None, sampled):
-            raise UserError(
-                f"model.temperature={policy.settings.temperature} but answers are sampled at"
-                f" variables.generation_kwargs.temperature={sampled}; leave model.temperature out"
-            )
-        prompts, world = self.variables.num_unique_prompts_per_iter, dist.get_world_size()
-        if prompts < world:
-            raise UserError(
-                f"variables.num_unique_prompts_per_iter={prompts} cannot be shared by {world} processes;"
-                " raise it to their number, or use fewer processes"
-            )
-        policy.temperature = sampled
+        check_settings(self.variables, policy)
+        policy.temperature = self.variables.generation_kwargs.temperature
         self._policy = policy
         self._loader = state.train_dataloader
+        sampling = sampling_of(self.variables, policy)
+        check_limits(self._loader.prompts.longest, sampling, policy.model)
         self._rewards = make_rewards(
             self.variables,
             policy.tokenizer,
@@ -100,7 +90,7 @@ class Loop:
             self._engine,
             self._rewards,
             policy.tokenizer,
-            sampling_of(self.variables, policy),
+            sampling,
             seed=int(self._document["seed"]),
             progress=self._progress,
         )
@@ -213,15 +203,8 @@ class Loop:
 
     def line(self, iteration: int, seconds: Seconds) -> str:
         """What the log says of the iterations done."""
-        figures = self._figures
-        if not figures:  # resumed in the middle of it
-            return f"iteration {iteration}"
-        parts = [f"iteration {iteration}: reward {figures.get('rollout/reward', math.nan):.4f}"]
-        if "rollout/kl" in figures:
-            parts.append(f"KL {figures['rollout/kl']:.4f}")
-        parts.append(f"length {figures.get('rollout/length', 0):.1f}")
-        spent = ", ".join(f"{name} {seconds.spent[name]:.1f}" for name in PHASES if name in seconds.spent)
-        return ", ".join(parts) + f"; seconds: {spent}"
+        spent = {name: seconds.spent[name] for name in PHASES if name in seconds.spent}
+        return iteration_line(iteration, self._figures, spent)
 
     def close(self) -> None:
         for part in (self._engine, self._rewards):
