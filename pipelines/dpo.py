@@ -31,9 +31,9 @@ def dpo(
     Args:
         base_model: the model to start from.
         preferences: pairs of a chosen and a rejected answer.
+        storage: folder or s3:// prefix for results.
         reward_model: what judges in the evaluation, one that is there already (a ...ForSequenceClassification
             with one score, or an export); empty: the one that the preferences train.
-        storage: folder or s3:// prefix for results.
         validation: held-out pairs; empty: a share of the preferences.
         instructions: data for supervised fine-tuning; empty: start from the base model itself.
         prompts: what to answer in the evaluation; empty: the prompts of held-out pairs.
