@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from compose_rl.config.functions import module_functions
-from compose_rl.config.schema import Config
+from compose_rl.config.schema import Config, neutral
 from compose_rl.errors import UserError
 from compose_rl.store.manifest import digest
 
@@ -29,8 +29,7 @@ class Evaluate(Config):
     temperature: float = Field(1.0, ge=0)
     """0 takes the likeliest token always; KL is then not estimated, since it needs samples."""
     seed: int = 17
-    batch_size: int = Field(64, ge=1)
-    """Answers generated at a time. Part of the key: it decides which random number goes to which answer."""
+    batch_size: PositiveInt = neutral(64, "answers generated at a time; each has random numbers of its own")
     precision: Literal["float32", "bfloat16"] = "float32"
     verifier: str | None = None
     """``gsm8k``, or the dotted path of a function ``(prompt, answer, reference) -> bool | float``;

@@ -11,12 +11,13 @@ from transformers import PreTrainedTokenizerBase
 
 from compose_rl.config.evaluate import Evaluate
 from compose_rl.data.encoding import load_tokenizer, same_tokens
-from compose_rl.evaluation.generation import Answer, Sampling, generate, stop_tokens
+from compose_rl.evaluation.answers import answer_prompts
 from compose_rl.evaluation.held_out import Pair, Prompt
 from compose_rl.evaluation.scoring import answer_logprobs, rewards
 from compose_rl.models.loading import load_policy, load_reward_model
 from compose_rl.progress import Progress
 from compose_rl.rewards.reward_model.reading import answer_tokens, prompt_tokens
+from compose_rl.rollouts.types import Completion
 
 __all__ = ["HeldOut", "Observation", "RewardObservation", "observe", "observe_rewards"]
 
@@ -37,7 +38,7 @@ class Observation:
     chosen: Tensor
     """log p of the pairs' chosen answers, float64 [pairs]."""
     rejected: Tensor
-    answers: list[Answer]
+    answers: list[Completion]
     """Its own, one per prompt."""
     policy_answers: Tensor | None
     """log p of the policy's answers at the sampling temperature, float64 [prompts]; None if greedy."""
@@ -59,7 +60,7 @@ def observe(
     config: Evaluate,
     held_out: HeldOut,
     progress: Progress,
-    policy_answers: list[Answer] | None = None,
+    policy_answers: list[Completion] | None = None,
 ) -> Observation:
     """Load the model in ``folder`` and ask it everything.
 
@@ -74,10 +75,10 @@ def observe(
         chosen = answer_logprobs(model, questions, [pair.chosen for pair in pairs], done=phase.advance)
         rejected = answer_logprobs(model, questions, [pair.rejected for pair in pairs], done=phase.advance)
     with progress.phase(f"{name}: answer prompts", total=len(prompts), unit="answers") as phase:
-        answers = generate(model, prompts, _sampling(model, config, held_out.tokenizer), phase.advance)
+        answers = answer_prompts(model, prompts, config, held_out.tokenizer, phase.advance)
     logprobs = None
     if config.temperature > 0:
-        tokens = [answer.tokens for answer in (policy_answers or answers)]
+        tokens = [list(answer.tokens) for answer in (policy_answers or answers)]
         with progress.phase(f"{name}: score answers", total=len(tokens), unit="answers") as phase:
             logprobs = answer_logprobs(
                 model, prompts, tokens, temperature=config.temperature, done=phase.advance
@@ -90,7 +91,7 @@ def observe_rewards(
     model_class: str,
     config: Evaluate,
     held_out: HeldOut,
-    answers: list[list[Answer]],
+    answers: list[list[Completion]],
     progress: Progress,
 ) -> RewardObservation:
     """Load the reward model in ``folder`` and ask it about the pairs and about each model's ``answers``.
@@ -117,16 +118,3 @@ def _read(own: Any, policy: Any, prompt: list[int], answer: list[int]) -> list[i
     question, text = (policy.decode(tokens, skip_special_tokens=True) for tokens in (prompt, answer))
     finished = not answer or answer[-1] in policy.all_special_ids
     return [*prompt_tokens(own, question), *answer_tokens(own, text, finished)]
-
-
-def _sampling(model: object, config: Evaluate, tokenizer: PreTrainedTokenizerBase) -> Sampling:
-    stop = stop_tokens(model, tokenizer.eos_token_id)
-    pad = tokenizer.pad_token_id
-    return Sampling(
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
-        seed=config.seed,
-        batch_size=config.batch_size,
-        stop=stop,
-        pad=pad if pad is not None else (stop[0] if stop else 0),
-    )

@@ -1,6 +1,7 @@
 """Generation with a Hugging Face model: all answers that are asked for, as many at a time as there are rows.
 
-An answer that has ended leaves and the next one takes its place (continuous batching).
+An answer that has ended leaves and the next one takes its place (continuous batching). Models whose cache
+cannot be kept in rows write whole batches one after the other.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from compose_rl.rollouts.batches import decode_batches
 from compose_rl.rollouts.sampling import draw, uniform_numbers
-from compose_rl.rollouts.states import make_states
+from compose_rl.rollouts.states import CachedStates, keeps_rows
 from compose_rl.rollouts.types import Completion, Request, Sampling
 
 __all__ = ["decode"]
@@ -39,14 +42,20 @@ def decode(
     """Answers to each request, in order. No random state but that of the answers' seeds is used.
 
     Args:
-        model: a causal language model or a PEFT model around one, in evaluation mode, gradients off.
+        model: a causal language model of transformers or a PEFT model around one, in evaluation mode,
+            gradients off.
         rows: answers that are written at once.
         done: told how many answers have come since it was last called.
 
     Raises:
         UserError: a logit is NaN or infinite.
     """
-    return _Decoding(model, requests, sampling, rows, version, done).run()
+    wrapped = hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+    inner: Any = model.get_base_model() if wrapped else model
+    width = max((len(request.prompt) for request in requests), default=0) + sampling.max_new_tokens
+    if keeps_rows(inner, width):
+        return _Decoding(model, requests, sampling, rows, width, version, done).run()
+    return decode_batches(inner, requests, sampling, rows=rows, version=version, done=done)
 
 
 class _Decoding:
@@ -56,6 +65,7 @@ class _Decoding:
         requests: Sequence[Request],
         sampling: Sampling,
         rows: int,
+        width: int,
         version: int,
         done: Callable[[int], None],
     ) -> None:
@@ -68,8 +78,7 @@ class _Decoding:
         self.rows = min(rows, len(self.waiting))
         limit = sampling.max_new_tokens
         device = next(model.parameters()).device
-        width = max((len(request.prompt) for request in requests), default=0) + limit
-        self.states = make_states(model, [requests[index] for index in order], self.rows, width)
+        self.states = CachedStates(model, [requests[index] for index in order], self.rows, width)
         self.stop = torch.tensor(sampling.stop, dtype=torch.long, device=device)
         whole = {"dtype": torch.long, "device": device}
         self.token = torch.zeros(self.rows, **whole)

@@ -9,13 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from compose_rl.rollouts.decoding import decode
 from compose_rl.rollouts.requests import check_requests
 from compose_rl.rollouts.types import Completion, Pushed, Request, Sampling
 from compose_rl.rollouts.weights import load_tensors
 
-__all__ = ["HFGenerator", "evaluating", "model_limits"]
+__all__ = ["HFGenerator", "evaluating", "model_limits", "stop_tokens"]
 
 
 @contextlib.contextmanager
@@ -37,6 +38,16 @@ def model_limits(model: nn.Module) -> tuple[int, int | None]:
     config: Any = model.config
     length = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)
     return config.vocab_size, length
+
+
+def stop_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """The tokens that end an answer: the model's own, else the tokenizer's; none where neither says."""
+    found = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    if found is None:
+        found = tokenizer.eos_token_id
+    if found is None:
+        return ()
+    return tuple(found) if isinstance(found, list) else (found,)
 
 
 class HFGenerator:

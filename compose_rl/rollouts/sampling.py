@@ -35,12 +35,16 @@ def draw(logits: Tensor, numbers: Tensor, sampling: Sampling) -> tuple[Tensor, T
 
     Returns:
         tokens int64 [n], and float32 [n] their log-probabilities under softmax(logits / temperature), before
-        ``top_k`` and ``top_p``.
+        ``top_k`` and ``top_p``; at temperature 0 the likeliest token, whose probability is 1 then.
 
     Raises:
         UserError: a logit is NaN or infinite.
     """
     scaled = logits.float()
+    if sampling.temperature == 0:
+        highest, tokens = scaled.max(-1)
+        _check_finite(highest)
+        return tokens, torch.zeros_like(highest)
     if sampling.temperature != 1.0:
         scaled = scaled.div_(sampling.temperature)
     if sampling.top_k or sampling.top_p < 1:

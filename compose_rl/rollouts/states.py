@@ -6,7 +6,8 @@ but the mask. A row that is done gives its place to the last one.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,36 +15,31 @@ from transformers.cache_utils import Cache, DynamicCache
 
 from compose_rl.rollouts.types import Request
 
-__all__ = ["CachedStates", "RowStates", "make_states"]
+__all__ = ["CachedStates", "keeps_rows"]
 
+_NEEDED = {"position_ids", "logits_to_keep"}
 _PREFILL_TOKENS = 2048
 """Prompts that are run together: enough for large products, without much memory."""
 
 
-class RowStates(Protocol):
-    def put(self, row: int, request: Request) -> None:
-        """Begin an answer in ``row``: all of the prompt but its last token has been seen."""
-        ...
+def keeps_rows(model: nn.Module, width: int) -> bool:
+    """Whether rows of ``width`` tokens can be kept.
 
-    def move(self, source: int, target: int) -> None: ...
-
-    def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        """Logits [n, V] of rows 0 .. n - 1 after their next token, ``tokens`` [n], at ``positions`` [n]."""
-        ...
-
-
-def make_states(model: nn.Module, requests: list[Request], rows: int, width: int) -> RowStates:
-    """States for ``requests``, which come in this order, ``rows`` at a time, of ``width`` tokens at most."""
+    A model has to attend to all of a row, by positions that it is given, in a cache that is not its own.
+    """
     config: Any = model.config
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    inner = (
-        model.get_base_model()
-        if hasattr(model, "peft_config") and hasattr(model, "get_base_model")
-        else model
+    return (
+        getattr(model, "_supports_static_cache", False)
+        and not getattr(config, "alibi", False)  # made from a mask [n, tokens], of which rows have none
+        and any(inspect.signature(forward).parameters.keys() >= _NEEDED for forward in _forwards(model))
+        and (window is None or window >= width)
     )
-    if getattr(inner, "_supports_static_cache", False) and (window is None or window >= width):
-        return CachedStates(model, requests, rows, width)
-    return RecomputedStates(model, rows, width)
+
+
+def _forwards(model: nn.Module) -> list[Any]:
+    """The forward of the model's class and those of its bases, which it may pass arguments on to."""
+    return [vars(base)["forward"] for base in type(model).__mro__ if "forward" in vars(base)]
 
 
 class _Slots(Cache):
@@ -84,7 +80,12 @@ class _Slots(Cache):
 
 
 class CachedStates:
-    """Keys and values are kept; each prompt is run once for all of its answers."""
+    """Keys and values are kept; each prompt is run once for all of its answers.
+
+    Args:
+        requests: in the order in which their answers begin, ``rows`` at a time.
+        width: tokens of the longest prompt with its answer.
+    """
 
     def __init__(self, model: nn.Module, requests: list[Request], rows: int, width: int) -> None:
         self.model = model
@@ -98,6 +99,7 @@ class CachedStates:
         self.columns = torch.arange(width, device=self.device)
 
     def put(self, row: int, request: Request) -> None:
+        """Begin an answer in ``row``: all of the prompt but its last token has been seen."""
         known = len(request.prompt) - 1
         if known:
             if id(request) not in self.prompts:
@@ -136,6 +138,7 @@ class CachedStates:
                 kept[target] = kept[source]
 
     def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """Logits [n, V] of rows 0 .. n - 1 after their next token, ``tokens`` [n], at ``positions`` [n]."""
         slots = self.slots
         slots.index = (torch.arange(len(tokens), device=self.device), positions)
         slots.seen = int(positions.max()) + 1
@@ -152,28 +155,3 @@ class CachedStates:
             cache_position=torch.tensor([slots.seen - 1], device=self.device),
         )
         return output.logits[:, -1]
-
-
-class RecomputedStates:
-    """Tokens are kept and run again for each new one: right for any model, slow for long answers."""
-
-    def __init__(self, model: nn.Module, rows: int, width: int) -> None:
-        self.model = model
-        device = next(model.parameters()).device
-        self.tokens = torch.zeros(rows, width, dtype=torch.long, device=device)
-        self.columns = torch.arange(width, device=device)
-
-    def put(self, row: int, request: Request) -> None:
-        self.tokens[row, : len(request.prompt)] = torch.tensor(request.prompt, device=self.tokens.device)
-
-    def move(self, source: int, target: int) -> None:
-        self.tokens[target] = self.tokens[source]
-
-    def step(self, tokens: Tensor, positions: Tensor) -> Tensor:
-        rows = torch.arange(len(tokens), device=tokens.device)
-        self.tokens[rows, positions] = tokens
-        width = int(positions.max()) + 1
-        mask = self.columns[:width] <= positions[:, None]
-        ids = self.tokens[: len(tokens), :width]
-        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return logits[rows, positions]

@@ -21,6 +21,7 @@ class Sampling:
 
     max_new_tokens: int
     temperature: float
+    """Divides the logits; 0: the likeliest token always."""
     stop: tuple[int, ...]
     """Tokens that end an answer; the one that did is part of it."""
     top_p: float = 1.0

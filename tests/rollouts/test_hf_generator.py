@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,7 +15,7 @@ from transformers import LlamaForCausalLM  # noqa: E402
 from compose_rl.core.packing import pack  # noqa: E402
 from compose_rl.errors import UserError  # noqa: E402
 from compose_rl.models.policy import make_policy  # noqa: E402
-from compose_rl.rollouts.hf import HFGenerator  # noqa: E402
+from compose_rl.rollouts.hf import HFGenerator, stop_tokens  # noqa: E402
 from compose_rl.rollouts.sampling import uniform_numbers  # noqa: E402
 from compose_rl.rollouts.types import Completion, Request, Sampling  # noqa: E402
 
@@ -140,7 +141,7 @@ def test_adapters_take_part(model: LlamaForCausalLM):
     same(changed, answers(copy.deepcopy(wrapped).eval().merge_and_unload()))
 
 
-def test_models_without_a_cache_to_share_are_run_again(model: LlamaForCausalLM):
+def test_models_whose_cache_is_their_own_give_the_same_answers(model: LlamaForCausalLM):
     expected = answers(model)
     model._supports_static_cache = False
     same(answers(model, rows=3), expected)
@@ -202,3 +203,24 @@ def test_every_answer_is_told_once(model: LlamaForCausalLM):
     HFGenerator(model, rows=4).generate(REQUESTS, SAMPLING, told.append)
     assert sum(told) == 13
     assert HFGenerator(model, rows=4).generate([], SAMPLING) == []
+
+
+def test_the_models_own_end_tokens_come_before_the_tokenizers(model: LlamaForCausalLM):
+    tokenizer, silent = SimpleNamespace(eos_token_id=9), SimpleNamespace(eos_token_id=None)
+    assert stop_tokens(model, tokenizer) == (END,)
+    model.generation_config.eos_token_id = [4, 5]
+    assert stop_tokens(model, tokenizer) == (4, 5)
+    model.generation_config.eos_token_id = None
+    assert stop_tokens(model, tokenizer) == (9,)
+    assert stop_tokens(model, silent) == ()
+
+
+def test_at_temperature_0_the_likeliest_token_is_taken_whatever_the_seed(model: LlamaForCausalLM):
+    for request, group in zip(REQUESTS, answers(model, rows=3, temperature=0.0), strict=True):
+        tokens = list(request.prompt)
+        while len(tokens) < len(request.prompt) + SAMPLING.max_new_tokens and END not in tokens:
+            with torch.no_grad():
+                tokens.append(int(model(input_ids=torch.tensor([tokens])).logits[0, -1].argmax()))
+        for answer in group:
+            assert list(answer.tokens) == tokens[len(request.prompt) :]
+            assert answer.logprobs == (0.0,) * len(answer.tokens)

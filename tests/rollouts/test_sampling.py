@@ -91,6 +91,15 @@ def test_a_row_does_not_depend_on_the_others():
             assert logprob[0] == logprobs[row]
 
 
+def test_temperature_0_is_the_limit_of_small_ones():
+    values = torch.randn(5, 300, generator=torch.Generator().manual_seed(4))
+    expected = values.argmax(-1)
+    for settings in ({"temperature": 0.0}, {"temperature": 0.0, "top_p": 0.5}, {"temperature": 1e-4}):
+        tokens, logprobs = draw(values.clone(), uniform_numbers(3, 5), sampling(**settings))
+        assert torch.equal(tokens, expected)
+        torch.testing.assert_close(logprobs, torch.zeros(5), atol=1e-6, rtol=0)
+
+
 def test_the_ends_of_the_unit_interval_are_the_first_and_the_last_possible_token():
     values = torch.full((2, 600), -float("inf"))
     values[:, [37, 290]] = 0.0
@@ -107,9 +116,9 @@ def test_bfloat16_logits_stay_as_they_are():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-@pytest.mark.parametrize("top_k", [0, 3])
-def test_logits_that_are_no_numbers_are_refused(bad: float, top_k: int):
+@pytest.mark.parametrize("settings", [{}, {"top_k": 3}, {"temperature": 0.0}])
+def test_logits_that_are_no_numbers_are_refused(bad: float, settings: dict[str, float]):
     values = logits(30)[None].clone()
     values[0, 4] = bad
     with pytest.raises(UserError, match="NaN or infinite"):
-        draw(values, uniform_numbers(1, 1), sampling(top_k=top_k))
+        draw(values, uniform_numbers(1, 1), sampling(**settings))

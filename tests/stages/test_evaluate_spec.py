@@ -117,7 +117,6 @@ def key(config: dict[str, Any], changes: dict[str, Manifest]) -> str:
     [
         ({"seed": 1}, {}),
         ({"num_prompts": 3}, {}),
-        ({"batch_size": 3}, {}),
         ({"temperature": 0.5}, {}),
         ({"verifier": "gsm8k"}, {}),
         ({}, {"policy": manifest("export", key="other", model_class="causal_lm")}),
@@ -129,6 +128,12 @@ def test_what_changes_the_result_changes_the_key(
     config: dict[str, Any], changes: dict[str, Manifest]
 ) -> None:
     assert key(config, changes) != key({}, {})
+
+
+def test_how_many_answers_are_generated_at_a_time_is_no_part_of_the_key() -> None:
+    assert key({"batch_size": 3}, {}) == key({}, {})
+    with pytest.raises(UserError, match="batch_size=0"):
+        SPEC.parse({"batch_size": 0}, inputs())
 
 
 def test_the_verifiers_source_is_part_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,8 +99,8 @@ def _samples(held_out: HeldOut, policy: Observation, baseline: Observation) -> S
     return Samples(
         prompts=texts([prompt.tokens for prompt in held_out.prompts]),
         references=[prompt.reference for prompt in held_out.prompts],
-        policy=texts([answer.tokens for answer in policy.answers]),
-        baseline=texts([answer.tokens for answer in baseline.answers]),
+        policy=texts([list(answer.tokens) for answer in policy.answers]),
+        baseline=texts([list(answer.tokens) for answer in baseline.answers]),
     )
 
 

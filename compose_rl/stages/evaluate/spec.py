@@ -76,7 +76,7 @@ def _check_vocabularies(inputs: Mapping[str, Manifest]) -> None:
 
 SPEC = StageSpec(
     name="evaluate",
-    version=1,
+    version=2,
     doc="Compare a policy with its starting point on held-out pairs and prompts.",
     config=Evaluate,
     inputs={

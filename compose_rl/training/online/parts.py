@@ -13,6 +13,7 @@ from compose_rl.config.rewards import parse_rewards
 from compose_rl.errors import UserError
 from compose_rl.rewards.building import RewardContext
 from compose_rl.rewards.manager import RewardManager
+from compose_rl.rollouts.hf import stop_tokens
 from compose_rl.rollouts.types import Sampling
 
 __all__ = ["make_rewards", "sampling_of"]
@@ -52,10 +53,7 @@ def sampling_of(variables: OnlineVariables, policy: Any) -> Sampling:
     """
     stop = variables.eos_token_ids
     if stop is None:
-        generation = getattr(policy.model, "generation_config", None)
-        found = getattr(generation, "eos_token_id", None)
-        found = policy.tokenizer.eos_token_id if found is None else found
-        stop = found if isinstance(found, list) else [] if found is None else [found]
+        stop = stop_tokens(policy.model, policy.tokenizer)
     if not stop:
         raise UserError(
             "variables.eos_token_ids: neither model nor tokenizer says what ends an answer; set it"
