@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from composer.utils import dist
 from torch import Tensor
 
 from compose_rl.config.minibatches import answers_per_row, rank_share
@@ -84,34 +83,6 @@ class Experience:
     def __len__(self) -> int:
         """Answers."""
         return len(self.answer_lengths)
-
-    @property
-    def group_ids(self) -> Tensor:
-        """int64 [n]: the number of an answer's prompt in this iteration."""
-        return torch.arange(len(self.prompt_index)).repeat_interleave(self.generations)
-
-    @property
-    def answer_ids(self) -> Tensor:
-        """int64 [A]: the answer of a token."""
-        return torch.arange(len(self)).repeat_interleave(self.answer_lengths)
-
-    @classmethod
-    def concat(cls, parts: Sequence[Experience]) -> Experience:
-        """The groups of all parts, in order."""
-        first = parts[0]
-        tensors: dict[str, Tensor] = {}
-        for name in _tensors():
-            known = [value for part in parts if (value := getattr(part, name)) is not None]
-            if known and len(known) != len(parts):
-                raise ValueError(f"{name} is known of {len(known)} of {len(parts)} parts")
-            if known:
-                tensors[name] = torch.cat(known)
-        return replace(first, **tensors)
-
-    @classmethod
-    def gather(cls, own: Experience) -> Experience:
-        """The parts of all ranks, in their order; every rank gets the whole."""
-        return cls.concat([cls.from_bytes(part) for part in dist.all_gather_object(own.to_bytes())])
 
     def to_bytes(self) -> bytes:
         """As safetensors, with what is no tensor in its header."""

@@ -19,18 +19,14 @@ from compose_rl.data.experience import Experience
 from compose_rl.errors import UserError
 
 
-def experience(generations: int, prompts: list[int], answers: list[int], first: int = 0) -> Experience:
+def experience(generations: int, prompts: list[int], answers: list[int]) -> Experience:
     """Token ``j`` of answer ``i`` is ``1000 * i + j``, which its figures repeat, each in a way of its own.
 
     Args:
         prompts, answers: their lengths. Prompt ``p`` is of sample ``p + 100`` and made of ``-p - 1``.
-        first: number of the first prompt.
     """
-    numbers = range(first * generations, first * generations + len(answers))
-    tokens = torch.cat(
-        [1000 * number + torch.arange(length) for number, length in zip(numbers, answers, strict=True)]
-    )
-    groups = first + torch.arange(len(prompts))
+    tokens = torch.cat([1000 * number + torch.arange(length) for number, length in enumerate(answers)])
+    groups = torch.arange(len(prompts))
     return Experience(
         generations=generations,
         prompt_index=groups + 100,
@@ -38,8 +34,8 @@ def experience(generations: int, prompts: list[int], answers: list[int], first: 
         prompt_tokens=(-groups - 1).repeat_interleave(torch.tensor(prompts)),
         answer_lengths=torch.tensor(answers),
         answer_tokens=tokens,
-        answer_weights=(torch.tensor(list(numbers)) % 3 > 0).float(),
-        answer_rewards=torch.tensor(list(numbers)).float(),
+        answer_weights=(torch.arange(len(answers)) % 3 > 0).float(),
+        answer_rewards=torch.arange(len(answers)).float(),
         vstar=groups / 2,
         kl_coef=0.25,
         **{name: tokens + (place + 1) / 10 for place, name in enumerate(ANSWER_TOKENS)},
@@ -177,24 +173,11 @@ def test_bytes_hold_everything() -> None:
     assert b"pickle" not in whole.to_bytes()
 
 
-def test_parts_are_put_together_in_order() -> None:
-    parts = [experience(2, [1, 3], [4, 1, 2, 2]), experience(2, [2], [1, 5], first=2)]
-    assert_equal(Experience.concat(parts), experience(2, [1, 3, 2], [4, 1, 2, 2, 1, 5]))
-    with pytest.raises(ValueError, match="ref_logps is known of 1 of 2 parts"):
-        Experience.concat([parts[0], replace(parts[1], ref_logps=None)])
-
-
 @pytest.mark.parametrize("name", ["answer_weights", "returns", "prompt_lengths", "vstar"])
 def test_figures_of_another_length_are_no_iteration(name: str) -> None:
     whole = experience(2, [1, 3], [4, 1, 2, 2])
     with pytest.raises(ValueError, match=f"{name} has shape"):
         replace(whole, **{name: getattr(whole, name)[1:]})
-
-
-def test_ids_say_where_answers_and_tokens_belong() -> None:
-    whole = experience(2, [1, 3], [2, 1, 1, 3])
-    assert whole.group_ids.tolist() == [0, 0, 1, 1]
-    assert whole.answer_ids.tolist() == [0, 0, 1, 2, 3, 3, 3]
 
 
 def shares_of(whole: Experience, number: int, size: int, world: int) -> list[Batch]:
