@@ -45,6 +45,7 @@ class OnlineRL:
         Raises:
             UserError: an impossible value, or a loss that belongs to another model.
         """
+        _refuse_dropout(keys.get("peft_config"))
         overrides = keys["config_overrides"] = dict(keys.get("config_overrides") or {})
         known = OnlineRLSettings.model_fields
         own = {name: part.pop(name) for part in (overrides, keys) for name in list(part) if name in known}
@@ -225,3 +226,12 @@ class ComposerHFPolicyLM(_HFOnlineLM):
             whole = torch.nn.Module.state_dict(self, *args, **kwargs)
             kept |= {name: tensor for name, tensor in whole.items() if is_critic_head(name)}
         return kept
+
+
+def _refuse_dropout(peft_config: Mapping[str, Any] | None) -> None:
+    dropout = (peft_config or {}).get("lora_dropout", 0.0)
+    if dropout:
+        raise UserError(
+            f"peft_config.lora_dropout={dropout}: what drops out would pass for a change of the policy"
+            " in the ratio of its probabilities to those that the answers were drawn with; set it to 0"
+        )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from llmfoundry.models.hf import ComposerHFCausalLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compose_rl.errors import UserError
 from compose_rl.models.policy import make_policy
 
 __all__ = ["ComposerHFPolicyModel"]
@@ -38,17 +36,7 @@ class ComposerHFPolicyModel(ComposerHFCausalLM):
             # The packed attention takes the place of any other.
             keys.pop("use_flash_attention_2", None)
             keys.pop("attn_implementation", None)
-            _refuse_dropout(keys.get("peft_config"))
         super().__init__(tokenizer, pretrained_model_name_or_path, **keys)
 
     def transform_model(self, model: PreTrainedModel) -> PreTrainedModel:
         return make_policy(model, packed=self._packed)
-
-
-def _refuse_dropout(peft_config: Mapping[str, Any] | None) -> None:
-    dropout = (peft_config or {}).get("lora_dropout", 0.0)
-    if dropout:
-        raise UserError(
-            f"peft_config.lora_dropout={dropout}: both answers share their prompt's activations in packed"
-            " training; set it to 0, or packed: false"
-        )

@@ -96,8 +96,32 @@ def test_a_batch_without_reference_is_refused_unless_compat_asks_for_none(build:
 def test_keys_are_checked(build: Any) -> None:
     with pytest.raises(UserError, match="beta=-1"):
         build(beta=-1)
-    lora = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "lora_dropout": 0.1}
-    with pytest.raises(UserError, match=r"lora_dropout=0\.1"):
-        build(peft_config=lora)
     with pytest.raises(UserError, match="attention_dropout"):
         build(config_overrides={"attention_dropout": 0.1})
+
+
+def test_dropout_of_adapters_is_for_each_answer_what_it_is_in_a_row_of_its_own(build: Any) -> None:
+    lora = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_dropout": 0.3}
+    pair = batch(1)
+    copies = 128
+    given = {name: value.repeat(copies, *[1] * (value.ndim - 1)) for name, value in pair.items()}
+    draws: dict[bool, torch.Tensor] = {}
+    for packed in (True, False):
+        model = build(peft_config=lora | {"target_modules": ["q_proj", "v_proj", "down_proj"]}, packed=packed)
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if "lora_" in name:
+                    weight.copy_(0.3 * torch.randn(weight.shape, generator=generator))
+            model.eval()
+            assert torch.equal(model(pair)["logps"], model(pair)["logps"])
+            model.train()
+            with model.model.disable_adapter():  # the reference
+                assert torch.equal(model(pair)["logps"], model(pair)["logps"])
+            torch.manual_seed(2)
+            draws[packed] = model(given)["logps"].double().unflatten(0, (copies, 2))
+    for answer in (0, 1):
+        ours, rows = draws[True][:, answer], draws[False][:, answer]
+        assert ours.std() > 0.01
+        assert (ours.mean() - rows.mean()).abs() < 4 * ((ours.var() + rows.var()) / copies).sqrt()
+        assert 0.7 < ours.std() / rows.std() < 1.4

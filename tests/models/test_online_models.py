@@ -269,8 +269,9 @@ def test_keys_are_checked(build: Any) -> None:
         build(loss_type="ppo")
     with pytest.raises(UserError, match="policy_clip_ratio=-1"):
         build(policy_clip_ratio=-1)
-    with pytest.raises(UserError, match=r"lora_dropout=0\.1"):
-        build(peft_config=LORA | {"lora_dropout": 0.1})
+    for packed in (True, False):
+        with pytest.raises(UserError, match=r"lora_dropout=0\.1.*set it to 0"):
+            build(peft_config=LORA | {"lora_dropout": 0.1}, packed=packed)
     with pytest.raises(UserError, match="set joint_actor_critic: false"):
         build(critic=True, critic_path="somewhere")
     with pytest.raises(UserError, match="values are asked of a policy without a critic"):
