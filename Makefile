@@ -6,6 +6,9 @@ DEMO := .demo
 # Tests that need kfp run in the control environment, all others in the training environment.
 CONTROL_TESTS := tests/pipelines tests/components
 PYTEST := -m pytest --timeout=600 --durations=10
+# Files of tests run side by side, the long ones first (tests/conftest.py); a file's tests stay together.
+WORKERS ?= 2
+BESIDE := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 IMAGES ?= control train rollout
 IMAGE_OPTIONS = $(REGISTRY:%=--registry=%) $(TAG:%=--tag=%) $(ENGINE:%=--engine=%) $(OPTION:%=--option=%) \
 	$(foreach name,$(IMAGES),$(BASE_$(name):%=--base=$(name)=%))
@@ -32,9 +35,11 @@ demo: environments $(DEMO)/data/parameters.yaml  ## the whole of RLHF on a small
 $(DEMO)/data/parameters.yaml: $(wildcard compose_rl/demo/*.*) | environments
 	@$(TRAIN)/bin/python -m compose_rl.demo --out $(DEMO)/data
 
-test: environments-test  ## every test, each in the environment it needs
-	@$(CONTROL)/bin/python $(PYTEST) $(CONTROL_TESTS)
-	@$(TRAIN)/bin/python $(PYTEST) tests $(CONTROL_TESTS:%=--ignore=%) --ignore=tests/cluster --ignore=tests/rollouts_vllm
+# Tests keep a core busy each: more threads would only be in each other's way.
+test: export OMP_NUM_THREADS = 1
+test: environments-test  ## every test, each in the environment it needs; WORKERS=2 at a time, about 3 GB each
+	@$(CONTROL)/bin/python $(PYTEST) $(BESIDE) $(CONTROL_TESTS)
+	@$(TRAIN)/bin/python $(PYTEST) $(BESIDE) tests $(CONTROL_TESTS:%=--ignore=%) --ignore=tests/cluster --ignore=tests/rollouts_vllm
 
 test-vllm: environments-test  ## generation by a real vLLM, on CPU where there is no GPU (8 minutes)
 	@$(PYTHON) tools/environments.py rollout
