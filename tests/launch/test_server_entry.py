@@ -25,6 +25,8 @@ from compose_rl.errors import EXIT_USER
 from compose_rl.store import open_store
 from compose_rl.store.leases import Leases
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., tuple[subprocess.Popen[str], str]]
 
 
@@ -116,6 +118,6 @@ def test_it_serves_the_jobs_model_as_long_as_a_lease_is_renewed(start: Start) ->
 
 def test_what_the_engine_refuses_is_one_line_and_no_reason_to_start_another(start: Start) -> None:
     process, _ = start(options={"rows": 0})
-    assert process.wait(60) == EXIT_USER
+    assert process.wait(120) == EXIT_USER
     last = process.communicate()[0].strip().splitlines()[-1]
     assert last.startswith("rollout server: engine.options.rows: 0")
