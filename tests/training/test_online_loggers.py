@@ -1,4 +1,4 @@
-"""MLflow and W&B get every figure of an iteration and its table of answers, lost ones too."""
+"""MLflow, W&B and TensorBoard get every figure of an iteration and its answers, lost ones too."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ pytest.importorskip("torch")
 
 import online_toy as toy
 import tiny_training as tiny
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from compose_rl.training.online.figures import SAMPLE_COLUMNS
 
 
-def test_mlflow_and_wandb_get_figures_and_answers(
+def test_loggers_get_figures_and_answers(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wandb = tmp_path / "wandb"
     wandb.mkdir()
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_CONSOLE", "off")
     rewards = {name: {"reward_type": f"online_toy.{name}"} for name in ("right_tokens", "fails_for_some")}
     config = toy.config(
         max_duration="2iter",
@@ -29,6 +31,7 @@ def test_mlflow_and_wandb_get_figures_and_answers(
         loggers={
             "mlflow": {"tracking_uri": f"file://{tmp_path}/mlruns", "experiment_name": "toy"},
             "wandb": {"project": "toy"},
+            "tensorboard": {"log_dir": str(tmp_path / "tensorboard")},
         },
     )
     result = tiny.run_stage(
@@ -46,3 +49,10 @@ def test_mlflow_and_wandb_get_figures_and_answers(
 
     (shown,) = wandb.glob("offline-run-*/files/media/table/samples/iteration1_*.table.json")
     assert json.loads(shown.read_text())["data"] == table["data"]
+
+    (folder,) = (tmp_path / "tensorboard").iterdir()
+    board = EventAccumulator(str(folder)).Reload()
+    rewards = [event.value for event in board.Scalars("rollout/rewards/right_tokens")]
+    assert rewards == pytest.approx(tiny.curve(result, "rollout/rewards/right_tokens"))
+    texts = [event.tensor_proto.string_val[0].decode() for event in board.Tensors("samples/text_summary")]
+    assert [text.count("\n") for text in texts] == [1 + 32, 1 + 32]

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 
+import torch
+
 from compose_rl.config.online_rl import OnlineRLSettings, OnlineVariables
-from compose_rl.training.online.experience import needs_of
+from compose_rl.rollouts.types import Completion
+from compose_rl.training.online.answers import Answered, Answers
+from compose_rl.training.online.experience import build_experience, needs_of
 
 MANY = {"epoch_per_iteration": 2}
 OFF = {"kl_controller": {"init_kl_coef": 0.0}}
@@ -58,3 +64,24 @@ def test_only_what_is_needed_is_computed(
         unmoved=unmoved,
     )
     assert (needs.old, needs.values, needs.reference) == (old, values, reference)
+
+
+def test_controllers_steer_by_a_divergence_whatever_the_penalty_is_made_of() -> None:
+    # k3_offpolicy has mean 0 under the policy: by it every KL would be on target.
+    old, reference = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.25, 0.75]).log()
+    one = Completion(tokens=(7,), logprobs=(0.0,), finished=True, version=0)
+    prompt = SimpleNamespace(index=0, tokens=(3,))
+    answers = Answers(
+        [Answered(prompt, (one, one), ("a", "b"), ((0.0,), (0.0,)), {}, (False, False))],
+    )
+    experience, figures = build_experience(
+        answers,
+        {"old_logps": old, "ref_logps": reference},
+        OnlineRLSettings(loss_type="rloo", compute_kl_loss=False, kl_estimator="k3_offpolicy"),
+        OnlineVariables.model_validate({"max_gen_len": 4, "num_unique_prompts_per_iter": 1}),
+        kl_coef=2.0,
+        vstar=None,
+    )
+    assert experience.answer_rewards.tolist() == pytest.approx([-2 * (1 - 0.5), -2 * (1 - 1.5)])
+    log_ratios = [math.log(0.5), math.log(1.5)]
+    assert figures["kl"].tolist() == pytest.approx([math.exp(r) - 1 - r for r in log_ratios])

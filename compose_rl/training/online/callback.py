@@ -13,9 +13,10 @@ from llmfoundry.interfaces import CallbackWithConfig
 
 from compose_rl.progress import Progress
 from compose_rl.training.online.collect import Seconds
-from compose_rl.training.online.figures import SAMPLE_COLUMNS, sample_lines, sample_rows, write_samples
+from compose_rl.training.online.figures import sample_lines, write_samples
 from compose_rl.training.online.loop import Loop
 from compose_rl.training.online.state import LoopState
+from compose_rl.training.online.tables import log_samples
 
 __all__ = ["OnPolicyRL"]
 
@@ -94,8 +95,7 @@ class OnPolicyRL(CallbackWithConfig):
         logger.log_metrics(figures)
         lines = sample_lines(answers, iteration, self._loop.variables.num_logged_samples)
         self._state.samples += lines
-        if lines:
-            logger.log_table(SAMPLE_COLUMNS, sample_rows(lines), name=f"samples/iteration{iteration}")
+        log_samples(logger, lines, iteration)
         if self._samples is not None and dist.get_global_rank() == 0:
             write_samples(self._samples, self._state.samples)
         self._training = time.monotonic()

@@ -20,7 +20,6 @@ __all__ = [
     "iteration_figures",
     "iteration_line",
     "sample_lines",
-    "sample_rows",
     "write_samples",
 ]
 
@@ -111,14 +110,6 @@ def sample_lines(answers: Answers, iteration: int, count: int) -> list[dict[str,
         }
         for row in dict.fromkeys(chosen)
     ]
-
-
-def sample_rows(lines: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
-    """The lines as rows of a table, in the order of ``SAMPLE_COLUMNS``.
-
-    Rewards are JSON: a column of W&B's is of one type, and a lost answer's rewards are not of that of others.
-    """
-    return [[json.dumps(x) if name == "rewards" else x for name, x in line.items()] for line in lines]
 
 
 def write_samples(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
