@@ -225,7 +225,8 @@ class OnlineVariables(Config):
     not give them anyway, or as the engine gave them."""
     engine: RolloutEngine = Field(default_factory=lambda: RolloutEngine.model_validate({}))
     max_staleness: Literal[0, 1] = 0
-    """1: the next iteration's answers are generated during training, with weights of one iteration before."""
+    """1: the next iteration's answers are generated during training, with weights of one iteration before.
+    What the policy has moved since counts with ``importance_sampling_cap`` or ``old_logprobs: engine``."""
     num_logged_samples: int = Field(8, ge=0)
     """Answers of an iteration kept for the samples table."""
 
