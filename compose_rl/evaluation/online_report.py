@@ -33,6 +33,7 @@ _FIGURES = (
     ("rollout/length", "Answer length in tokens", "{:.1f}"),
     ("rollout/truncated", "Answers cut at the length limit", "{:.1%}"),
     ("rollout/lost", "Answers whose reward failed", "{:.1%}"),
+    ("rollout/asked", "Prompts asked for groups with signal", "{:.1f}"),
     ("rollout/without_signal", "Groups without signal", "{:.1%}"),
     ("rollout/engine_gap", "Log-probs: engine against trainer, mean difference", "{:.5f}"),
     ("rollout/staleness", "Iterations behind", "{:.2f}"),

@@ -164,7 +164,9 @@ def test_where_no_group_has_signal_training_goes_on_and_counts_it(run: Run) -> N
     assert tiny.curve(result, "rollout/without_signal") == [1.0, 1.0]
     assert tiny.curve(result, "loss/train/policy_loss") == pytest.approx([0.0, 0.0], abs=1e-7)
     drawn = rewards | {"dynamic_sampling": {"max_rounds": 2}}
-    assert tiny.curve(run(max_duration="1iter", variables=drawn), "rollout/without_signal") == [1.0]
+    result = run(max_duration="1iter", variables=drawn)
+    assert tiny.curve(result, "rollout/without_signal") == [1.0]
+    assert tiny.curve(result, "rollout/asked") == [2 * toy.PROMPTS]
 
 
 def test_an_iteration_whose_rewards_all_fail_is_survived_where_that_is_allowed(run: Run) -> None:

@@ -103,7 +103,10 @@ class Loop:
             self._controller.update(loop.measured_kl, self.variables.samples)
         ready = self._engine.take_ready(self._collector)
         figures = self._engine.push(state, iteration, seconds)
+        before = loop.taken - (len(ready[0].prompts) if ready else 0)
         groups, loop.taken = self._collector.collect(loop.taken, iteration, seconds, ready)
+        if self.variables.dynamic_sampling is not None:
+            figures["rollout/asked"] = float(loop.taken - before)
         answers = Answers(groups)
         started = time.monotonic()
         unmoved = int(state.timestamp.batch) == 0 and self._reference.is_policys_start
