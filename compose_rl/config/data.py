@@ -204,6 +204,9 @@ class PromptLoaderConfig(Config):
     """Leave out prompts that are too long, and count them, instead of refusing them."""
     curriculum: str | None = None
     """A column with numbers: the first pass goes from the smallest to the greatest."""
+    longest: int | None = Field(None, gt=0)
+    """Tokens of the longest prompt, or more, where that is known and none is empty: of data that ``tokenize``
+    made. Prompts are then not read before they are asked, if all of them fit and there is no curriculum."""
     minibatches: int | None = Field(None, gt=0)
     """``variables.num_batches_per_update``: what Composer takes for the length of an epoch, where
     ``max_duration`` or the scheduler counts epochs."""

@@ -88,7 +88,7 @@ class PromptSource:
     """Random access to prompts.
 
     Pass after pass over all of them. Its whole state is :attr:`taken`; any number of ranks see the same.
-    All samples are looked at when it is made, each rank a part of them.
+    All samples are looked at when it is made, each rank a part of them, unless they are known to fit.
 
     Raises:
         UserError: there are no prompts, some are empty or too long, or the curriculum's column is missing or
@@ -102,14 +102,14 @@ class PromptSource:
         self.dropped = 0
         """Prompts left out because they are too long."""
         self.longest = 0
-        """Tokens of the longest prompt that is not."""
+        """Tokens of the longest prompt that is not, or at most so many."""
         self._tokenizer = tokenizer
         self._seed = dataset.shuffle_seed
         self._shuffle = dataset.shuffle
         # Lengths are judged here, where a prompt that is too long may be left out.
         readable = dataset.model_copy(update={"max_seq_len": sys.maxsize})
         self._samples = ShardDataset(readable, PromptDecoder(tokenizer))
-        self._kept, self._values = self._survey(config)
+        self._kept, self._values = self._all(config.longest) if _fits(config) else self._survey(config)
         self._order = functools.lru_cache(maxsize=2)(self._order_of)
 
     def __len__(self) -> int:
@@ -136,6 +136,11 @@ class PromptSource:
         if turn == 0 and self._values is not None:
             return order[np.argsort(self._values[order], kind="stable")]
         return order
+
+    def _all(self, longest: int | None) -> tuple[np.ndarray, None]:
+        """Indices of all samples, none of which has more than ``longest`` tokens."""
+        self.longest = longest or 0
+        return np.arange(self._samples.num_samples), None
 
     def _survey(self, config: PromptLoaderConfig) -> tuple[np.ndarray, np.ndarray | None]:
         """Indices of the prompts that can be used, and the curriculum's numbers for them."""
@@ -168,6 +173,13 @@ class PromptSource:
             f"prompts: {many} of {len(lengths)} with max_gen_len {answer} are over max_seq_len {room}, the"
             f" longest (sample {lengths.argmax()}) has {lengths.max()} tokens; {remedy}"
         )
+
+
+def _fits(config: PromptLoaderConfig) -> bool:
+    """Whether it is known, without a look at them, that all prompts can be used, in the data's order."""
+    if config.longest is None or config.curriculum is not None:
+        return False
+    return config.longest + config.dataset.max_gen_len <= config.dataset.max_seq_len
 
 
 def _look(read: Callable[[int], Sample], indices: list[int], column: str | None) -> _Survey:

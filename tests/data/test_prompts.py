@@ -17,6 +17,7 @@ from compose_rl.config.data import PromptLoaderConfig
 from compose_rl.config.schema import parse
 from compose_rl.data.encoding import load_tokenizer
 from compose_rl.data.prompts import PromptSource
+from compose_rl.data.shards import ShardDataset
 from compose_rl.errors import UserError
 from compose_rl.store.checksums import file_sha256
 
@@ -198,3 +199,27 @@ def test_shards_in_a_store_are_fetched_and_checked(questions: Path, tokenizer: A
     wrong = sums | {"shard.00001.mds": "0" * 64}
     with pytest.raises(UserError, match=r"shard.00001.mds: SHA-256 is"):
         remote(questions, tmp_path / "b", wrong, tokenizer)
+
+
+def test_prompts_that_are_known_to_fit_are_not_read_before_they_are_asked(
+    questions: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = source(questions, tokenizer).take(10)
+    read: list[int] = []
+    get_item = ShardDataset.get_item
+
+    def noted(self: ShardDataset, index: int, *rest: Any) -> Any:
+        read.append(index)
+        return get_item(self, index, *rest)
+
+    monkeypatch.setattr(ShardDataset, "get_item", noted)
+    prompts = source(questions, tokenizer, longest=7)
+    assert (len(prompts), prompts.longest, prompts.dropped, read) == (7, 7, 0, [])
+    assert prompts.take(10) == expected
+    assert read == [prompt.index for prompt in expected]
+    # What has to be left out, or put in an order, has to be seen.
+    for keys in ({"dataset": {"max_seq_len": 9}, "drop_long": True}, {"curriculum": "level"}):
+        read.clear()
+        told = source(questions, tokenizer, longest=7, **keys)
+        assert read == list(range(7))
+        assert told.take(10) == source(questions, tokenizer, **keys).take(10)

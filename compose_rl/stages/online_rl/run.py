@@ -23,6 +23,8 @@ def run(job: Job) -> Result:
     def amend(document: dict[str, Any]) -> None:
         loader = document["train_loader"]
         loader["name"] = _LOADERS[data["dataset_type"]]
+        if loader["name"] == "prompt" and data.get("longest"):  # messages are tokenized on the fly
+            loader["longest"] = data["longest"]
         loader["minibatches"] = config.variables.num_batches_per_update
         loader["dataset"]["max_gen_len"] = config.variables.max_gen_len
         _amend_model(document["model"], job)

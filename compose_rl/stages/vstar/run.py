@@ -124,7 +124,8 @@ class _Reference:
             max_gen_len=job.config.max_gen_len,
             shuffle=False,
         )
-        source = PromptSource(PromptLoaderConfig(dataset=dataset), self.tokenizer)
+        known = longest if info["dataset_type"] != "messages" else None  # those are tokenized on the fly
+        source = PromptSource(PromptLoaderConfig(dataset=dataset, longest=known), self.tokenizer)
         return source.take(len(source))
 
 
