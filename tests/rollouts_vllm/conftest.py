@@ -52,8 +52,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def generator(start: Start, models: list[Any]) -> ServerGenerator:
-    """Of the first model, in float32, with a prefix cache of blocks of 32 tokens."""
-    return start(models[0], options={"block_size": 32})
+    """Of the first model, in float32, with a prefix cache of blocks of 32 tokens and steps of 256 tokens."""
+    return start(models[0], options={"block_size": 32, "max_num_batched_tokens": 256, "max_num_seqs": 64})
 
 
 @pytest.fixture(scope="session")

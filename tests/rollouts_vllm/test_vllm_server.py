@@ -9,36 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from vllm_models import END, VOCAB, llama, logprobs_of
+from vllm_models import END, LONG, REQUESTS, SAMPLING, VOCAB, gaps_to, llama, weights_of
 
 from compose_rl.config.rollouts import RolloutEngine
 from compose_rl.errors import UserError
 from compose_rl.rollouts.client import ServerGenerator
 from compose_rl.rollouts.connection import Connection
-from compose_rl.rollouts.types import Completion, Request, Sampling
-
-SAMPLING = Sampling(max_new_tokens=24, temperature=0.7, stop=(END,))
-REQUESTS = [Request(tuple(range(5, 9 + i)), (100 * i + 1, 100 * i + 2)) for i in range(4)]
-LONG = Request(tuple(2 + i % (VOCAB - 2) for i in range(100)), (1, 2))
-"""Three blocks of the prefix cache."""
-
-
-def weights_of(model: Any) -> list[tuple[str, torch.Tensor]]:
-    return list(model.named_parameters())
-
-
-def gaps_to(
-    model: Any, requests: list[Request], answers: list[list[Completion]], temperature: float
-) -> list[float]:
-    """Distance of each token's log-probability from transformers'."""
-    return [
-        abs(ours - theirs)
-        for request, group in zip(requests, answers, strict=True)
-        for answer in group
-        for ours, theirs in zip(
-            answer.logprobs, logprobs_of(model, request.prompt, answer, temperature), strict=True
-        )
-    ]
+from compose_rl.rollouts.types import Request, Sampling
 
 
 def test_logprobs_are_those_of_transformers_at_the_temperature(
@@ -58,6 +35,14 @@ def test_an_answer_depends_on_its_seed_and_not_on_its_neighbours(
         [answer.tokens for answer in group] for group in alone
     ]
     assert all(first.tokens != second.tokens for first, second in together)
+
+
+def test_prompts_that_do_not_fit_into_one_step_are_answered(
+    generator: ServerGenerator, models: list[Any]
+) -> None:
+    generator.push(weights_of(models[0]), 2)
+    many = [Request((first, *LONG.prompt), (first, first + 1)) for first in range(5, 11)]
+    assert max(gaps_to(models[0], many, generator.generate(many, SAMPLING), 0.7)) < 1e-3
 
 
 def test_a_server_counts_the_answers_that_it_has_written(

@@ -7,11 +7,15 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from compose_rl.rollouts.types import Completion
+from compose_rl.rollouts.types import Completion, Request, Sampling
 
 VOCAB = 64
 END = 1
 HEADS = 2
+SAMPLING = Sampling(max_new_tokens=24, temperature=0.7, stop=(END,))
+REQUESTS = [Request(tuple(range(5, 9 + i)), (100 * i + 1, 100 * i + 2)) for i in range(4)]
+LONG = Request(tuple(2 + i % (VOCAB - 2) for i in range(100)), (1, 2))
+"""Three blocks of the prefix cache."""
 
 
 def llama(seed: int, **changes: Any) -> Any:
@@ -40,3 +44,21 @@ def logprobs_of(model: Any, prompt: tuple[int, ...], answer: Completion, tempera
         logits = model(tokens).logits[0, len(prompt) - 1 : -1].float()
     found = torch.log_softmax(logits / temperature, -1)
     return found.gather(1, tokens[0, len(prompt) :, None])[:, 0].tolist()
+
+
+def weights_of(model: Any) -> list[tuple[str, torch.Tensor]]:
+    return list(model.named_parameters())
+
+
+def gaps_to(
+    model: Any, requests: list[Request], answers: list[list[Completion]], temperature: float
+) -> list[float]:
+    """Distance of each token's log-probability from transformers'."""
+    return [
+        abs(ours - theirs)
+        for request, group in zip(requests, answers, strict=True)
+        for answer in group
+        for ours, theirs in zip(
+            answer.logprobs, logprobs_of(model, request.prompt, answer, temperature), strict=True
+        )
+    ]

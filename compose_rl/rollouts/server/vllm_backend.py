@@ -135,6 +135,9 @@ def engine_arguments(model: Path, engine: RolloutEngine, max_length: int | None)
     }
     if on_cpu:
         arguments["kv_cache_memory_bytes"] = int(engine.kv_cache_gib * _GIB)
+        # A prompt goes through the model in one step: of one that went in parts vLLM turns the seed's
+        # generator back, which PyTorch's for CPU cannot do.
+        arguments["enable_chunked_prefill"] = False
     else:
         arguments["gpu_memory_utilization"] = engine.gpu_memory_utilization
     known = {field.name for field in fields(EngineArgs)} - set(arguments)
