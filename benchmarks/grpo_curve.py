@@ -30,7 +30,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=16, help="of an iteration")
     parser.add_argument("--generations", type=int, default=8, help="answers to a prompt")
     parser.add_argument("--new-tokens", type=int, default=24)
-    parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--learning-rate", type=float, default=1e-4)
     parser.add_argument("--kl-coef", type=float, default=0.04)
     parser.add_argument("--fine-tuning-steps", type=int, default=400)
     args = parser.parse_args()
@@ -98,13 +98,15 @@ def show(results: list[dict[str, dict[str, Any]]]) -> None:
 
 def main() -> None:
     args = parse()
+    results: list[dict[str, dict[str, Any]]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(args, folder)
-        results = [curves(args, folder / str(seed), seed) for seed in range(args.seeds)]
+        for seed in range(args.seeds):
+            results.append(curves(args, folder / str(seed), seed))
+            if args.json:
+                args.json.write_text(json.dumps(results, indent=1) + "\n")
     show(results)
-    if args.json:
-        args.json.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":
