@@ -21,11 +21,20 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Manifest]:
     return toy.inputs(tmp_path_factory.mktemp("grpo-data"), model)
 
 
+ENGINE = {"kind": "vllm", "kv_cache_gib": 0.25, "enforce_eager": True, "start_timeout": 400.0}
+LORA = {
+    "peft_type": "LORA",
+    "task_type": "CAUSAL_LM",
+    "r": 8,
+    "lora_alpha": 32,
+    "target_modules": "all-linear",
+}
+
+
 @pytest.mark.parametrize("staleness", [0, 1])
 def test_grpo_finds_the_optimum(staleness: int, inputs: dict[str, Manifest], tmp_path: Path) -> None:
-    engine = {"kind": "vllm", "kv_cache_gib": 0.25, "enforce_eager": True, "start_timeout": 400.0}
     # With two steps an iteration the trainer says itself what the engine has said of each token.
-    variables: dict[str, Any] = {"engine": engine, "max_staleness": staleness, "num_batches_per_update": 2}
+    variables: dict[str, Any] = {"engine": ENGINE, "max_staleness": staleness, "num_batches_per_update": 2}
     config = toy.config(max_duration="16iter", variables=variables, global_train_batch_size=16)
     result = tiny.run_stage("online_rl", config, inputs, tmp_path)
     rewards = tiny.curve(result, "rollout/reward")
@@ -36,3 +45,14 @@ def test_grpo_finds_the_optimum(staleness: int, inputs: dict[str, Manifest], tmp
     if not staleness:
         # Stale weights would be apart by tenths.
         assert max(tiny.curve(result, "rollout/engine_gap")) < 1e-3
+
+
+def test_vllm_answers_with_the_adapter_that_is_trained(inputs: dict[str, Manifest], tmp_path: Path) -> None:
+    variables: dict[str, Any] = {"engine": ENGINE, "num_batches_per_update": 2}
+    config = toy.config(
+        max_duration="3iter", model={"peft_config": LORA}, variables=variables, global_train_batch_size=16
+    )
+    result = tiny.run_stage("online_rl", config, inputs, tmp_path)
+    # An update moves log-probabilities by a tenth: the engine has it, or it would be apart by as much.
+    assert max(tiny.curve(result, "loss/train/policy_kl")) > 1e-3
+    assert max(tiny.curve(result, "rollout/engine_gap")) < 1e-5

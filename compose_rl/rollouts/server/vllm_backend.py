@@ -158,10 +158,12 @@ def build_engine(arguments: dict[str, Any]) -> LLMEngine:
         UserError: vLLM refuses the model or an argument.
     """
     from vllm.engine.arg_utils import EngineArgs
+    from vllm.usage.usage_lib import UsageContext
     from vllm.v1.engine.llm_engine import LLMEngine
 
     try:
-        engine = LLMEngine.from_engine_args(EngineArgs(**arguments))
+        # Of vLLM's defaults those for many answers at a time: 1024 on a large GPU, where it would be 128.
+        engine = LLMEngine.from_engine_args(EngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS)
         first = sampling_params(Sampling(max_new_tokens=1, temperature=1.0, stop=()), seed=0)
         engine.add_request("first", {"prompt_token_ids": [0]}, first)
         while engine.has_unfinished_requests():
