@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +20,12 @@ from rich.console import Console
 from components.container import DEFAULT_TAG
 from compose_rl.errors import StageFailed, TransientError, UserError
 from compose_rl.store import open_store
-from compose_rl.store.runs import read_record
+from compose_rl.store.runs import StepRecord, read_run
 from pipelines.checks import steps
 from pipelines.server import answering, run_link
 from pipelines.watching import Watch, follow
 
-__all__ = ["add_run", "package", "submit", "upload"]
+__all__ = ["add_run", "package", "reason", "submit", "upload"]
 
 
 def add_run(parser: argparse.ArgumentParser) -> None:
@@ -96,8 +97,7 @@ def _wait(
     if watch.state == "CANCELED":
         raise StageFailed(f"run {run} was terminated; submit it again to go on from what is done")
     if watch.state != "SUCCEEDED":
-        failed = watch.failed[0] if watch.failed else "the run"
-        raise StageFailed(f"{failed}: {_reason(storage, run, failed)}")
+        raise StageFailed(reason(storage, run, watch.failed))
 
 
 def _interrupted(client: kfp.Client, run: str, options: argparse.Namespace) -> None:
@@ -109,13 +109,19 @@ def _interrupted(client: kfp.Client, run: str, options: argparse.Namespace) -> N
         print(f"run {run} goes on; end it in the UI: {run_link(options.host, run)}")
 
 
-def _reason(storage: str, run: str, step: str) -> str:
-    """What the step says of its failure, from its record."""
-    try:
-        message = read_record(open_store(storage), run, step).message
-    except (UserError, TransientError):
-        message = ""
-    return message or "failed; its log in the UI says why"
+def reason(storage: str, run: str, failed: Sequence[str]) -> str:
+    """Which step of a run failed and why, from the steps' records where the storage can be read from here.
+
+    Args:
+        failed: the steps that failed, as far as the server knows: of none that began after the Workflow had
+            become so large that Argo compresses its nodes (docs/operations.md).
+    """
+    records: list[StepRecord] = []
+    with contextlib.suppress(UserError, TransientError):
+        records = read_run(open_store(storage), run)
+    messages = {record.step: record.message for record in records if record.state == "failed"}
+    step = next(iter([*failed, *messages]), "the run")
+    return f"{step}: {messages.get(step) or 'failed; its log in the UI says why'}"
 
 
 def upload(client: kfp.Client, text: str, name: str, options: argparse.Namespace) -> tuple[str, str]:
