@@ -76,9 +76,10 @@ images:  ## build images: IMAGES="control train" REGISTRY=... TAG=... ENGINE=doc
 images-push:  ## push them and print their digests; the same variables
 	@$(PYTHON) tools/images.py push $(IMAGES) $(IMAGE_OPTIONS)
 
-bench: environments  ## a DPO step and a GRPO iteration beside TRL's
+bench: environments  ## a DPO step, a GRPO and a PPO iteration beside TRL's
 	@benchmarks/run.sh dpo
 	@benchmarks/run.sh grpo
+	@benchmarks/run.sh ppo
 
 ci: lint types test  ## what a change has to pass
 
