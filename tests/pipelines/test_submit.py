@@ -16,7 +16,7 @@ from pipelines.submit import reason
 def storage(tmp_path: Path) -> str:
     """The records of run ``r``: ``tokenize`` made its result, ``sft`` failed."""
     store = open_store(str(tmp_path))
-    nothing = {"config": {}, "inputs": {}, "resources": {}}
+    nothing: dict[str, dict[str, str]] = {"config": {}, "inputs": {}, "resources": {}}
     tokenize = Recorder(store, "r", step="tokenize", stage="tokenize")
     with tokenize.running(**nothing):
         tokenize.end("made", manifest="m")
