@@ -70,6 +70,8 @@ def compiled(pipeline: GraphComponent, target: Target = Target()) -> str:
         text = path.read_text(encoding="utf-8")
     comments = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     specification, platforms = yaml.safe_load_all(text)
+    for component in specification["components"].values():
+        _without_descriptions(component)
     references = {image(name): target.reference(name) for name in ENVIRONMENTS}
     for executor in specification["deploymentSpec"]["executors"].values():
         _BACKENDS[target.backend](executor["container"])
@@ -89,6 +91,16 @@ def images_of(specification: Mapping[str, Any]) -> dict[str, str]:
         launched = [arguments[i + 1] for i, word in enumerate(arguments) if word == LAUNCHED]
         found |= {environment_of(image): image for image in (executor["container"]["image"], *launched)}
     return found
+
+
+def _without_descriptions(component: dict[str, Any]) -> None:
+    """Without what each input means: six copies of it for each step stand in the Workflow of a run, of which
+    Kubeflow Pipelines reads no more than 1 MiB. The pipeline's own parameters keep theirs.
+    """
+    for direction in ("inputDefinitions", "outputDefinitions"):
+        for definitions in component.get(direction, {}).values():
+            for definition in definitions.values():
+                definition.pop("description", None)
 
 
 def _set_images(container: dict[str, Any], references: Mapping[str, str]) -> None:

@@ -191,3 +191,11 @@ def test_steps_that_do_not_need_each_other_are_not_chained() -> None:
     assert "reward-model" not in upstream("offline-rl")
     assert "reward-model" not in upstream("reference-logprobs")
     assert "sft" not in upstream("tokenize")
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_only_the_pipelines_own_parameters_are_described(name: str) -> None:
+    """What a component's mean would stand in a run's Workflow six times for each step."""
+    specification, _ = documents(name)
+    assert "description" not in yaml.safe_dump(specification["components"])
+    assert all("description" in one for one in specification["root"]["inputDefinitions"]["parameters"].values())
