@@ -198,4 +198,5 @@ def test_only_the_pipelines_own_parameters_are_described(name: str) -> None:
     """What a component's mean would stand in a run's Workflow six times for each step."""
     specification, _ = documents(name)
     assert "description" not in yaml.safe_dump(specification["components"])
-    assert all("description" in one for one in specification["root"]["inputDefinitions"]["parameters"].values())
+    parameters = specification["root"]["inputDefinitions"]["parameters"]
+    assert all("description" in one for one in parameters.values())
