@@ -94,7 +94,7 @@ def _wait(
         _interrupted(client, run, options)
         raise
     print(f"run {run}: {watch.state.lower()}", flush=True)
-    if watch.state == "CANCELED":
+    if watch.terminated and watch.state != "SUCCEEDED":
         raise StageFailed(f"run {run} was terminated; submit it again to go on from what is done")
     if watch.state != "SUCCEEDED":
         raise StageFailed(reason(storage, run, watch.failed))

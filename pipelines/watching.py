@@ -33,6 +33,8 @@ class Watch:
     state: str = "PENDING"
     steps: dict[str, tuple[str, float]] = field(default_factory=dict)
     """State and seconds so far by step, in the order in which they began."""
+    terminated: bool = False
+    """Somebody ended it. KFP 2.17 calls such a run failed; its history alone says that it was canceled."""
 
     def update(self, run: Any) -> list[str]:
         """Take in what the server says of the run; the steps that changed."""
@@ -48,6 +50,8 @@ class Watch:
                 changed.append(name)
             self.steps[name] = (task.state, seconds)
         self.state = run.state or self.state
+        states = {self.state, *(past.state for past in run.state_history or [])}
+        self.terminated = self.terminated or not states.isdisjoint({"CANCELING", "CANCELED"})
         return changed
 
     @property

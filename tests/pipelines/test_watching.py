@@ -1,7 +1,7 @@
 """A run as a server tells of it: what is shown of it, and how it ended."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -27,10 +27,14 @@ def task(name: str, state: str | None, begun: int = 0, took: int = 0) -> Any:
     )
 
 
-def server(state: str | None, *tasks: Any) -> Any:
+def server(state: str | None, *tasks: Any, past: Sequence[str] = ()) -> Any:
     """A run as KFP's API gives it: with drivers and groups between the steps."""
     drivers = [task("sft-driver", "SUCCEEDED"), task("root(0)", "RUNNING")]
-    return SimpleNamespace(state=state, run_details=SimpleNamespace(task_details=[*drivers, *tasks]))
+    return SimpleNamespace(
+        state=state,
+        run_details=SimpleNamespace(task_details=[*drivers, *tasks]),
+        state_history=[SimpleNamespace(state=one) for one in past],
+    )
 
 
 def test_steps_are_seen_in_the_order_in_which_they_began() -> None:
@@ -50,9 +54,18 @@ def test_steps_that_were_not_reached_are_left_out() -> None:
     assert watch.update(server("FAILED", task("resolve", "FAILED"), task("sft", None))) == ["resolve_model"]
 
 
+@pytest.mark.parametrize(
+    ("past", "terminated"), [([], False), (["PENDING", "RUNNING"], False), (["RUNNING", "CANCELING"], True)]
+)
+def test_a_terminated_run_is_known_by_its_history(past: list[str], terminated: bool) -> None:
+    watch = Watch(NAMES)
+    watch.update(server("FAILED", past=past))
+    assert (watch.state, watch.terminated) == ("FAILED", terminated)
+
+
 def test_a_run_that_has_not_begun_has_no_steps() -> None:
     watch = Watch(NAMES)
-    assert watch.update(SimpleNamespace(state=None, run_details=None)) == []
+    assert watch.update(SimpleNamespace(state=None, run_details=None, state_history=None)) == []
     assert (watch.state, watch.steps) == ("PENDING", {})
 
 
