@@ -41,7 +41,7 @@ test: environments-test  ## every test, each in the environment it needs; WORKER
 	@$(CONTROL)/bin/python $(PYTEST) $(BESIDE) $(CONTROL_TESTS)
 	@$(TRAIN)/bin/python $(PYTEST) $(BESIDE) tests $(CONTROL_TESTS:%=--ignore=%) --ignore=tests/cluster --ignore=tests/rollouts_vllm
 
-test-vllm: environments-test  ## generation by a real vLLM, on CPU where there is no GPU (8 minutes)
+test-vllm: environments-test  ## generation by a real vLLM, on CPU where there is no GPU (6 GB of environment)
 	@$(PYTHON) tools/environments.py rollout
 	@$(TRAIN)/bin/python $(PYTEST) tests/rollouts_vllm
 
