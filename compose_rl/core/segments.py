@@ -1,10 +1,10 @@
 """Exact attention over packed rows on CPU, as flash-attention calls on contiguous slices.
 
-Each row is: prompt and first answer as one causal block; every further answer as a causal block over itself
-and a full block over the prompt, merged by their log-sum-exp. Blocks merged so have an exact backward: each
-block's own backward, given the *merged* output and log-sum-exp (Liu et al., Ring Attention, arXiv
-2310.01889, use the same identity). So a prompt shared by n answers is attended once, nothing is masked and
-no mask is built.
+A row's prompt and first answer are one causal block; every further answer is a causal block of its own, and
+all of them together a full block over the prompt, merged with the former by log-sum-exp. Blocks merged so
+have an exact backward: each block's own backward, given the *merged* output and log-sum-exp (Liu et al., Ring
+Attention, arXiv 2310.01889, use the same identity). So a prompt shared by n answers is attended once, nothing
+is masked and no mask is built.
 """
 
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -18,22 +18,27 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-__all__ = ["Row", "attend_rows", "find_rows"]
+__all__ = ["Block", "Row", "attend_rows", "find_rows"]
 
 _flash: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward: Any = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
 @dataclass(frozen=True)
-class Row:
-    """Where a row lies in the flattened stream [B * T]."""
+class Block:
+    """Queries and keys as slices of the flattened stream [B * T]; not ``causal``: it sees all keys."""
 
-    head: slice
-    """Prompt and first answer."""
-    prompt: slice
-    """May be empty."""
-    answers: tuple[slice, ...]
-    """The further answers."""
+    queries: slice
+    keys: slice
+    causal: bool
+
+
+@dataclass(frozen=True)
+class Row:
+    own: tuple[Block, ...]
+    """Blocks whose queries are all of the row's tokens, each once."""
+    prompt: Block | None = None
+    """What further answers see beside their own tokens."""
 
 
 def find_rows(layout: Tensor) -> list[Row]:
@@ -60,12 +65,15 @@ def find_rows(layout: Tensor) -> list[Row]:
 
 
 def _row(spans: list[tuple[int, slice]]) -> Row:
-    first = spans[0][1].start
+    """The row of adjacent spans, each a branch and its slice; branch 0 is the prompt."""
+    first, last = spans[0][1].start, spans[-1][1].stop
     has_prompt = spans[0][0] == 0
-    prompt = spans[0][1] if has_prompt else slice(first, first)
-    answers = [span for _, span in spans[has_prompt:]]
-    head = slice(first, answers[0].stop if answers else prompt.stop)
-    return Row(head, prompt, tuple(answers[1:]))
+    further = [span for _, span in spans[has_prompt + 1 :]]
+    head = slice(first, further[0].start if further else last)
+    own = tuple(Block(span, span, causal=True) for span in (head, *further))
+    if not (further and has_prompt):
+        return Row(own)
+    return Row(own, prompt=Block(slice(further[0].start, last), spans[0][1], causal=False))
 
 
 def attend_rows(query: Tensor, key: Tensor, value: Tensor, rows: list[Row], scale: float) -> Tensor:
@@ -96,19 +104,20 @@ class _RowAttention(torch.autograd.Function):
         lse = torch.zeros(1, heads, length, dtype=accumulated, device=query.device)
         out_view = out.movedim(0, 1)[None]
 
-        def attend(queries: slice, keys: slice, causal: bool) -> tuple[Tensor, Tensor]:
-            return _flash(query[:, :, queries], key[:, :, keys], value[:, :, keys], 0.0, causal, scale=scale)
+        def attend(block: Block) -> tuple[Tensor, Tensor]:
+            keys = (x[:, :, block.keys] for x in (key, value))
+            return _flash(query[:, :, block.queries], *keys, 0.0, block.causal, scale=scale)
 
         for row in rows:
-            out_view[:, :, row.head], lse[:, :, row.head] = attend(row.head, row.head, True)
-            for answer in row.answers:
-                own, own_lse = attend(answer, answer, True)
-                if row.prompt.start < row.prompt.stop:
-                    over, over_lse = attend(answer, row.prompt, False)
-                    merged = torch.logaddexp(own_lse, over_lse)
-                    own = own * _weight(own_lse, merged, own) + over * _weight(over_lse, merged, own)
-                    own_lse = merged
-                out_view[:, :, answer], lse[:, :, answer] = own, own_lse
+            for block in row.own:
+                out_view[:, :, block.queries], lse[:, :, block.queries] = attend(block)
+            if row.prompt is not None:
+                further = row.prompt.queries
+                own, own_lse = out_view[:, :, further], lse[:, :, further]
+                over, over_lse = attend(row.prompt)
+                merged = torch.logaddexp(own_lse, over_lse)
+                own = own * _weight(own_lse, merged, own) + over * _weight(over_lse, merged, own)
+                out_view[:, :, further], lse[:, :, further] = own, merged
         ctx.save_for_backward(query, key, value, out, lse)
         ctx.rows, ctx.scale = rows, scale
         return out
@@ -120,24 +129,18 @@ class _RowAttention(torch.autograd.Function):
         out, grad = (x.movedim(0, 1)[None] for x in (out, grad_outputs[0].contiguous()))
         grads = [torch.zeros_like(x) for x in (query, key, value)]
 
-        def accumulate(queries: slice, keys: slice, causal: bool) -> None:
+        for block in (block for row in ctx.rows for block in (*row.own, row.prompt) if block is not None):
             parts = _flash_backward(
-                *(x[:, :, queries] for x in (grad, query)),
-                *(x[:, :, keys] for x in (key, value)),
-                *(x[:, :, queries] for x in (out, lse)),
+                *(x[:, :, block.queries] for x in (grad, query)),
+                *(x[:, :, block.keys] for x in (key, value)),
+                *(x[:, :, block.queries] for x in (out, lse)),
                 0.0,
-                causal,
+                block.causal,
                 scale=ctx.scale,
             )
-            for total, part, span in zip(grads, parts, (queries, keys, keys), strict=True):
+            spans = (block.queries, block.keys, block.keys)
+            for total, part, span in zip(grads, parts, spans, strict=True):
                 total[:, :, span] += part
-
-        for row in ctx.rows:
-            accumulate(row.head, row.head, True)
-            for answer in row.answers:
-                accumulate(answer, answer, True)
-                if row.prompt.start < row.prompt.stop:
-                    accumulate(answer, row.prompt, False)
         return *grads, None, None
 
 

@@ -118,10 +118,12 @@ def test_the_mask_function_of_flex_attention_is_the_layouts_rule(layout, padded_
 
 
 def test_a_shared_prompt_is_attended_once(layout):
-    rows = find_rows(layout)
+    row = find_rows(layout)[0]
     # Row 0 of the fixture: prompt 0..2 with the first answer up to 6, then answers 7..8 and 9..13.
-    assert (rows[0].head, rows[0].prompt) == (slice(0, 7), slice(0, 3))
-    assert rows[0].answers == (slice(7, 9), slice(9, 14))
+    assert [block.queries for block in row.own] == [slice(0, 7), slice(7, 9), slice(9, 14)]
+    assert all(block.queries == block.keys and block.causal for block in row.own)
+    assert row.prompt is not None
+    assert (row.prompt.queries, row.prompt.keys, row.prompt.causal) == (slice(7, 14), slice(0, 3), False)
 
 
 def test_a_token_of_another_group_or_answer_changes_nothing(layout):
