@@ -10,6 +10,12 @@ from typing import Any
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that ran here before may have started servers, which leaves their token in the environment."""
+    monkeypatch.delenv("COMPOSE_RL_ROLLOUT_TOKEN", raising=False)
+
+
 @pytest.fixture
 def model() -> Any:
     pytest.importorskip("torch")
