@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -58,6 +57,11 @@ _REMEDY = {
 }
 
 
+def _estimator_of_its_place(settings: dict[str, Any]) -> KLEstimatorName:
+    in_rewards = settings.get("compute_kl_loss") is False and settings.get("loss_type") != "apo"
+    return "k1" if in_rewards else "k3"
+
+
 class OnlineRLSettings(Config):
     """What the policy's loss needs beside log-probabilities; each loss says which of these it reads."""
 
@@ -84,7 +88,7 @@ class OnlineRLSettings(Config):
     compute_kl_loss: bool = True
     """Where KL to the reference goes: in the loss (true), or into the rewards, token by token (false).
     ``apo`` has it in its equation, and reads neither this nor the controller."""
-    kl_estimator: KLEstimatorName = "k3"
+    kl_estimator: KLEstimatorName = Field(default_factory=_estimator_of_its_place)
     """By default ``k3`` in the loss and ``k1`` in the rewards."""
     kl_clip_range: float = Field(40.0, gt=0)
     """Log-ratios are clipped to +- this before an estimate."""
@@ -105,15 +109,6 @@ class OnlineRLSettings(Config):
 
     compat: bool = False
     """Compose RL's numbers where this project mends them."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _estimator_of_its_place(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        section = cast(Mapping[str, Any], given)
-        in_rewards = section.get("compute_kl_loss", True) is False and section.get("loss_type") != "apo"
-        return {"kl_estimator": "k1", **section} if in_rewards else dict(section)
 
     @model_validator(mode="after")
     def _consistent(self) -> OnlineRLSettings:
