@@ -18,6 +18,7 @@ __all__ = [
     "check_prompts",
     "check_rewards",
     "check_sizes",
+    "longest_prompt",
     "refuse_foreign_keys",
     "server_plan",
 ]
@@ -165,10 +166,13 @@ def check_engine(stage: str, engine: RolloutEngine, max_staleness: int = 0) -> N
             raise UserError(f"{stage}: variables.engine.{name}={value}; set it to 1 or more")
 
 
+def longest_prompt(info: Mapping[str, Any]) -> int:
+    """Tokens of the longest prompt in tokenized data, or more where its manifest does not say."""
+    return int(info.get("longest") or info["max_length"])
+
+
 def server_plan(
     engine: RolloutEngine, inputs: Mapping[str, Manifest], max_seq_len: int | None, max_gen_len: int
 ) -> ServerPlan | None:
     """The servers of a stage that generates answers to the input ``prompts``."""
-    info = inputs["prompts"].info
-    longest = int(info.get("longest") or info["max_length"])
-    return ServerPlan.of(engine, max_seq_len or longest + max_gen_len)
+    return ServerPlan.of(engine, max_seq_len or longest_prompt(inputs["prompts"].info) + max_gen_len)

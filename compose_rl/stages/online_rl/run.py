@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from compose_rl.stages.job import Job, Result, main
+from compose_rl.stages.online_checks import longest_prompt
 from compose_rl.stages.online_rl.spec import SPEC
 from compose_rl.training.harness import train_stage
 
@@ -37,12 +38,11 @@ def run(job: Job) -> Result:
             callback["vstar"] = str(job.input("vstar", "vstar") / "vstar.safetensors")
         document["callbacks"]["on_policy_rl"] = callback
 
-    longest = int(data.get("longest") or data["max_length"])
     result = train_stage(
         job,
         amend=amend,
         slot="prompts",
-        length=longest + config.variables.max_gen_len,
+        length=longest_prompt(data) + config.variables.max_gen_len,
         model_class="causal_lm",
         peft=config.model.peft_config is not None,
         loss_type=config.model.loss_type,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from compose_rl.errors import UserError
 from compose_rl.stages.job import Job, Result, main
+from compose_rl.stages.online_checks import longest_prompt
 from compose_rl.stages.vstar.spec import SPEC
 from compose_rl.training.document import check_vocabulary
 from compose_rl.training.harness import check_precision
@@ -117,7 +118,7 @@ class _Reference:
         from compose_rl.data.prompts import PromptSource
 
         info = job.inputs["prompts"].info
-        longest = int(info.get("longest") or info["max_length"])
+        longest = longest_prompt(info)
         dataset = PromptDataset(
             local=str(job.input("prompts", "train")),
             max_seq_len=longest + job.config.max_gen_len,
