@@ -125,8 +125,8 @@ def wanted(needs: str, parameters: Mapping[str, Any]) -> bool:
 
 def _unwanted(needs: str, parameters: Mapping[str, Any]) -> str:
     """Why a step is absent whose parameters are not :func:`wanted`."""
-    name, empty, _ = needs.partition("=")
-    return f"{name}={parameters[name]}" if empty and needs.endswith("=") else f"no {needs}"
+    name, equals, value = needs.partition("=")
+    return f"{name}={parameters[name]}" if equals and not value else f"no {needs}"
 
 
 def _recorded(store: Store, given: ExecutorInput) -> dict[str, Manifest | None]:

@@ -247,15 +247,15 @@ def _rows_to_keep(rows: int, weight: Tensor, settings: _Settings) -> int:
     return min(rows, settings.memory_budget // (weight.size(0) * weight.element_size()))
 
 
-def _rows_at_once(vocabulary: int, limit: int | None = None) -> int:
-    return max(1, (_CHUNK_BYTES if limit is None else limit) // (vocabulary * 4))
+def _rows_at_once(vocabulary: int, limit: int) -> int:
+    return max(1, limit // (vocabulary * 4))
 
 
 def _blocks(rows: int, keep: int, weight: Tensor, *, temporary: bool) -> Iterator[slice]:
     """The kept rows first, in one block where that needs no temporary, since large products are the
     fastest.
     """
-    step = _rows_at_once(weight.size(0))
+    step = _rows_at_once(weight.size(0), _CHUNK_BYTES)
     whole = _in_place(weight) and not temporary
     for start, stop, size in (0, keep, max(keep, 1) if whole else step), (keep, rows, step):
         for first in range(start, stop, size):
@@ -296,7 +296,7 @@ def _mend_underflow(
 ) -> None:
     """Compute rows whose probability is too small for its dtype from their logits."""
     bad = (logprobs < _LOG_UNDERFLOW).nonzero().squeeze(1)
-    for part in bad.split(_rows_at_once(weight.size(0))):
+    for part in bad.split(_rows_at_once(weight.size(0), _CHUNK_BYTES)):
         if len(part):
             logits = _logits(hidden[part], weight, bias, temperature).to(logprobs.dtype)
             exact = torch.log_softmax(logits, dim=-1)

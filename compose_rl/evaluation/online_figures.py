@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 
 from compose_rl.evaluation.figures import ACCENT, INK, SOFT, STYLE, Curve, svg
 
-__all__ = ["TIMES", "drawings", "reward_names"]
+__all__ = ["REWARD", "TIMES", "drawings", "reward_names"]
 
 _COLOURS = (ACCENT, "#c2571a", "#2f8f5b", "#8a4fa3", "#b08900", "#5f6c7b")
-_REWARD = "rollout/rewards/"
+REWARD = "rollout/rewards/"
+"""Before the name of a reward."""
 TIMES = ("generate", "score", "logprobs", "push", "train")
 """What an iteration's time is spent on: ``seconds/<name>``; the rest of it is ``other``."""
 _FAINT = {"color": "#e5eaf0", "linewidth": 0.8}
@@ -68,7 +69,7 @@ _PANELS = (
 
 def reward_names(curves: Mapping[str, Curve]) -> list[str]:
     """The rewards that were given, by name."""
-    return sorted(name.removeprefix(_REWARD) for name in curves if name.startswith(_REWARD))
+    return sorted(name.removeprefix(REWARD) for name in curves if name.startswith(REWARD))
 
 
 def drawings(curves: Mapping[str, Curve]) -> list[str]:
@@ -99,7 +100,7 @@ def _components(curves: Mapping[str, Curve]) -> str:
     names = reward_names(curves)
     if len(names) < 2:
         return ""  # the sum says the same
-    return _drawn("rewards", lambda axes: _lines(axes, {name: curves[_REWARD + name] for name in names}))
+    return _drawn("rewards", lambda axes: _lines(axes, {name: curves[REWARD + name] for name in names}))
 
 
 def _panel(panel: _Panel, curves: Mapping[str, Curve]) -> str:

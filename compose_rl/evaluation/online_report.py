@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from compose_rl.evaluation.figures import Curve
-from compose_rl.evaluation.online_figures import TIMES, drawings, reward_names
+from compose_rl.evaluation.online_figures import REWARD, TIMES, drawings, reward_names
 from compose_rl.evaluation.report import template
 from compose_rl.evaluation.table import Row
 
@@ -85,7 +85,7 @@ def read_iterations(path: Path) -> dict[str, Curve]:
 
 def online_headline(curves: Mapping[str, Curve]) -> list[tuple[str, str, str]]:
     """Label, figure of the first and of the last tenth of the iterations, of all that was logged."""
-    components = [(f"rollout/rewards/{name}", f"Reward '{name}'", "{:.3f}") for name in reward_names(curves)]
+    components = [(REWARD + name, f"Reward '{name}'", "{:.3f}") for name in reward_names(curves)]
     rows = [*_FIGURES[:1], *components, *_FIGURES[1:]]
     return [
         (label, *(form.format(_mean(part)) for part in _ends(curves[name])))

@@ -105,7 +105,7 @@ class ServerGenerator:
             parts = split(requests, slots if self._servers.count == 1 else 2 * slots)
             completions = self._run(Work(parts), parts, parallel, requests, sampling, done)
             if self._sleeps:
-                self._fleet.each(lambda index: self._fleet.reach(index)[0].sleep())
+                self.sleep()
             return completions
 
     def sleep(self) -> None:
