@@ -8,32 +8,21 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from transformers import LlamaConfig, LlamaForCausalLM  # noqa: E402
+from small_llama import END, small_llama  # noqa: E402
+from transformers import LlamaForCausalLM  # noqa: E402
 
 from compose_rl.config.evaluate import Evaluate  # noqa: E402
 from compose_rl.evaluation.answers import answer_prompts  # noqa: E402
 from compose_rl.rollouts.types import Completion  # noqa: E402
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13, 14], [5, 6], [20, 21, 22, 23]]
-END = 3
 NO_TOKENIZER: Any = None
 """The model itself says what ends an answer."""
 
 
 @pytest.fixture(scope="module")
 def model() -> LlamaForCausalLM:
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=30,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        initializer_range=0.3,
-        bos_token_id=None,
-        eos_token_id=END,
-    )
-    return LlamaForCausalLM(config).eval()
+    return small_llama()
 
 
 def answers(
